@@ -1,0 +1,1 @@
+//! Access tokens (JWT) and refresh tokens: made, verified, revoked. Knows no HTTP.
