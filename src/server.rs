@@ -36,6 +36,9 @@ use crate::upstream::Upstream;
 /// A reason not to start, in words for the operator.
 pub type StartError = Box<dyn std::error::Error + Send + Sync>;
 
+/// How often the end of the last request is looked for while stopping.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+
 /// Sessions, users and throttles, whichever stores they are in.
 pub struct Stores {
     pub users: Arc<dyn Users>,
@@ -230,11 +233,9 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         access_log: access_log.clone(),
         ids: ids.clone(),
     };
-    serve(config, gateway, admin, metrics, ids, draining)?;
-    if let Some(log) = access_log {
-        log.finish();
-    }
-    Ok(())
+    let drain = Drain { metrics, draining, access_log: access_log.clone(), background: runtime.handle().clone() };
+    serve(config, gateway, admin, ids, drain)?;
+    end_process(access_log.as_deref())
 }
 
 /// Listens and serves until a signal.
@@ -242,9 +243,8 @@ fn serve(
     config: &Config,
     gateway: Gateway,
     admin: Admin,
-    metrics: Arc<Metrics>,
     ids: Arc<RequestIds>,
-    draining: Arc<AtomicBool>,
+    drain: Drain,
 ) -> Result<(), StartError> {
     // pingora panics on an address it cannot bind; asking first gives an error in words.
     for address in config.server.listen.iter().map(|l| l.address).chain(config.server.admin) {
@@ -252,9 +252,8 @@ fn serve(
     }
     let conf = ServerConf {
         threads: config.server.threads,
-        // Drain::recv has waited for running requests already.
-        grace_period_seconds: Some(0),
-        graceful_shutdown_timeout_seconds: Some(1),
+        grace_period_seconds: Some(config.server.shutdown_grace.as_secs()),
+        graceful_shutdown_timeout_seconds: Some(0),
         upstream_keepalive_pool_size: 1024,
         max_retries: 8,
         ..ServerConf::default()
@@ -263,7 +262,7 @@ fn serve(
     server.bootstrap();
 
     let proxy = Arc::new(http_proxy(&server.configuration, gateway));
-    let connections = Connections::new(proxy, config.server.limits, metrics.clone(), ids);
+    let connections = Connections::new(proxy, config.server.limits, drain.metrics.clone(), ids);
     let mut public = Service::new("gateway".to_owned(), connections);
     for listener in &config.server.listen {
         let address = listener.address.to_string();
@@ -287,9 +286,7 @@ fn serve(
         server.add_service(service);
         tracing::info!(%address, "admin listening");
     }
-    let shutdown = Drain { metrics, draining, grace: config.server.shutdown_grace };
-    server.run(RunArgs { shutdown_signal: Box::new(shutdown) });
-    tracing::info!("stopped");
+    server.run(RunArgs { shutdown_signal: Box::new(drain) });
     Ok(())
 }
 
@@ -304,11 +301,13 @@ fn count_panics(metrics: &Metrics) {
     }));
 }
 
-/// Waits for the signal to stop, and then for running requests.
+/// Turns a signal into a shutdown: pingora closes the listeners and idle connections, and the process ends as
+/// soon as the running requests have.
 struct Drain {
     metrics: Arc<Metrics>,
     draining: Arc<AtomicBool>,
-    grace: Duration,
+    access_log: Option<Arc<AccessLog>>,
+    background: tokio::runtime::Handle,
 }
 
 #[async_trait]
@@ -317,19 +316,30 @@ impl ShutdownSignalWatch for Drain {
         signalled().await;
         self.draining.store(true, Ordering::Release);
         tracing::info!(in_flight = self.metrics.in_flight.get(), "stopping");
-        let idle = async {
-            while self.metrics.in_flight.get() > 0 {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        };
-        tokio::select! {
-            () = idle => {}
-            () = tokio::time::sleep(self.grace) => tracing::warn!("stopping with requests still running"),
-            // A second signal means now.
-            () = signalled() => {}
-        }
+        let (metrics, access_log) = (self.metrics.clone(), self.access_log.clone());
+        self.background.spawn(async move {
+            let idle = async {
+                // A connection accepted last may not have become a request yet.
+                tokio::time::sleep(DRAIN_POLL * 5).await;
+                while metrics.in_flight.get() > 0 {
+                    tokio::time::sleep(DRAIN_POLL).await;
+                }
+            };
+            // A second signal means now. Otherwise pingora's grace period is the limit.
+            tokio::select! { () = idle => {}, () = signalled() => {} }
+            end_process(access_log.as_deref())
+        });
         ShutdownSignal::GracefulTerminate
     }
+}
+
+/// pingora sleeps through its whole grace period even when nothing runs any more, so the end comes from here.
+fn end_process(access_log: Option<&AccessLog>) -> ! {
+    if let Some(log) = access_log {
+        log.finish();
+    }
+    tracing::info!("stopped");
+    std::process::exit(0)
 }
 
 /// SIGTERM or SIGINT. SIGHUP is left for reloading and must not end the process meanwhile.
