@@ -23,8 +23,6 @@
 //! `tests/layers.rs` enforces this by reading the `use crate::` lines.
 
 pub mod clock;
-pub mod config;
-pub mod fault;
-pub mod route;
+pub mod queue;
 pub mod store;
 pub mod tokens;
