@@ -41,6 +41,7 @@ pub mod header_alias;
 pub mod limits;
 pub mod metrics;
 pub mod passwords;
+pub mod queue;
 pub mod reply;
 pub mod route;
 pub mod server;
