@@ -280,3 +280,7 @@ fn check_layer(decoded: &[u8]) -> Result<(), PathError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "clean_path_tests.rs"]
+mod tests;

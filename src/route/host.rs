@@ -175,3 +175,7 @@ impl std::fmt::Display for HostPattern {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "host_tests.rs"]
+mod tests;

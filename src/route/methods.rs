@@ -88,3 +88,7 @@ impl Methods {
 fn is_token(b: u8) -> bool {
     b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b)
 }
+
+#[cfg(test)]
+#[path = "methods_tests.rs"]
+mod tests;

@@ -12,3 +12,4 @@ pub use clean_path::{CleanPath, PathError, split_absolute};
 pub use host::{Host, HostError, HostPattern};
 pub use methods::Methods;
 pub use pattern::{Pattern, PatternError, Segment};
+pub use table::{Conflict, Match, NoMatch, Table};

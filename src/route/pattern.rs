@@ -78,7 +78,7 @@ impl Pattern {
     /// `prefix` in canonical form and without a final slash, if it consists of whole segments that every
     /// match of this pattern starts with; what [`CleanPath::strip_prefix`] wants. `/` strips nothing.
     pub fn strippable(&self, prefix: &str) -> Result<String, PatternError> {
-        let parsed = Pattern::parse(prefix.strip_suffix('/').filter(|p| !p.is_empty()).unwrap_or(prefix))?;
+        let parsed = Pattern::parse(prefix)?;
         if parsed.params().next().is_some() {
             return Err(PatternError("strip_prefix is literal text: write it without parameters".into()));
         }
@@ -202,3 +202,7 @@ fn parse_literal(piece: &str, last: bool) -> Result<String, PatternError> {
         ))),
     }
 }
+
+#[cfg(test)]
+#[path = "pattern_tests.rs"]
+mod tests;
