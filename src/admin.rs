@@ -43,10 +43,12 @@ impl ServeHttp for Admin {
 
 impl Admin {
     fn metrics(&self) -> Response<Vec<u8>> {
-        let (hits, misses) = self.authenticator.cache_counts();
-        self.metrics.token_cache_hits.set(i64::try_from(hits).unwrap_or(i64::MAX));
-        self.metrics.token_cache_misses.set(i64::try_from(misses).unwrap_or(i64::MAX));
-        self.metrics.revocations.set(i64::try_from(self.revocations.len()).unwrap_or(i64::MAX));
+        let cache = self.authenticator.cache_statistics();
+        let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.metrics.token_cache_hits.set(gauge(cache.hits));
+        self.metrics.token_cache_misses.set(gauge(cache.misses));
+        self.metrics.token_cache_bytes.set(gauge(cache.bytes));
+        self.metrics.revocations.set(gauge(self.revocations.len() as u64));
         answer(StatusCode::OK, "text/plain; version=0.0.4", self.metrics.render())
     }
 

@@ -12,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::limits::RateLimiter;
 use crate::store::Sessions;
 use crate::target::Route;
-use crate::tokens::{Issuers, Mint, Revocations};
+use crate::tokens::{Issuers, Revocations, SigningKeys};
 use crate::upstream::Upstream;
 
 const KEYS: Duration = Duration::from_secs(1);
@@ -20,7 +20,7 @@ const NAMES: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(60);
 
 pub struct Background {
-    pub mint: Arc<Mint>,
+    pub keys: Arc<SigningKeys>,
     pub issuers: Arc<Issuers>,
     pub revocations: Arc<Revocations>,
     pub sessions: Arc<dyn Sessions>,
@@ -31,12 +31,12 @@ pub struct Background {
 impl Background {
     /// Starts every task on `runtime`. They end with it.
     pub fn start(self, runtime: &tokio::runtime::Handle) {
-        let Self { mint, issuers, revocations, sessions, upstreams, routes } = self;
+        let Self { keys, issuers, revocations, sessions, upstreams, routes } = self;
         // `keys rotate` is another process's command: its result is noticed here.
         runtime.spawn(every(KEYS, move || {
-            let mint = mint.clone();
+            let keys = keys.clone();
             async move {
-                match tokio::task::spawn_blocking(move || mint.reload_if_changed(Timestamp::now())).await {
+                match tokio::task::spawn_blocking(move || keys.reload_if_changed(Timestamp::now())).await {
                     Ok(Err(e)) => tracing::error!(error = %e, "signing keys not reloaded; the old ones stay"),
                     Err(e) => tracing::error!(error = %e, "signing keys not reloaded"),
                     Ok(Ok(_)) => {}

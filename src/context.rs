@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use pingora_http::RequestHeader;
 use prometheus::IntGauge;
 
+use crate::access_log::Line;
 use crate::auth::Permitted;
 use crate::fault::Fault;
 use crate::route::CleanPath;
@@ -56,6 +58,41 @@ impl Context {
             in_flight: None,
         }
     }
+}
+
+impl Context {
+    /// The request's line in the access log.
+    pub fn log_line<'a>(&'a self, request: &'a RequestHeader, response: Answered) -> Line<'a> {
+        let claims = self.permitted.as_ref().and_then(Permitted::identity).map(|i| &i.claims);
+        Line {
+            time: jiff::Timestamp::now().to_string(),
+            request_id: &self.request_id,
+            client: self.origin.client,
+            method: request.method.as_str(),
+            host: self.authority.as_deref().unwrap_or_default(),
+            // Without the query, which may hold secrets; a path that was refused is shown as it came.
+            path: self.path.as_ref().map_or(request.uri.path(), |p| p.as_str()),
+            route: self.route.as_ref().map_or("-", |r| r.policy.path.as_str()),
+            status: response.status,
+            bytes_in: response.bytes_in,
+            bytes_out: response.bytes_out,
+            duration_ms: response.elapsed.as_secs_f64() * 1000.0,
+            user: claims.map(|c| c.subject.as_str()),
+            session: claims.and_then(|c| c.session).map(|s| s.to_string()),
+            upstream: self.upstream,
+            code: self.fault.as_ref().map(|f| f.code),
+            cause: self.fault.as_ref().and_then(|f| f.cause.as_deref()),
+        }
+    }
+}
+
+/// How a request ended.
+pub struct Answered {
+    pub status: u16,
+    /// Body bytes, not heads.
+    pub bytes_in: u64,
+    pub bytes_out: u64,
+    pub elapsed: Duration,
 }
 
 /// Counts a request for as long as it is handled, panics included.

@@ -1,11 +1,8 @@
 //! The request path: the only `impl ProxyHttp`.
 
 use std::sync::Arc;
-use std::time::Duration;
-
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header;
 use ipnet::IpNet;
 use pingora_core::protocols::http::ServerSession;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -17,7 +14,7 @@ use crate::access_log::AccessLog;
 use crate::auth::{Authenticator, IdentityHeaders, Permitted, authorize};
 use crate::clock::Timestamp;
 use crate::config::Limits;
-use crate::context::{Context, InFlight, RequestIds};
+use crate::context::{Answered, Context, InFlight, RequestIds};
 use crate::endpoints::{Endpoints, Request};
 use crate::fault::Fault;
 use crate::metrics::{Metrics, RouteMetrics};
@@ -65,7 +62,7 @@ impl Gateway {
     }
 
     /// Where the request came from and for which host.
-    fn receive(&self, session: &Session, ctx: &mut Context) -> Result<Host, Fault> {
+    fn receive<'s>(&self, session: &'s Session, ctx: &mut Context) -> Result<Host<'s>, Fault> {
         let request = session.req_header();
         let peer = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip());
         let tls = session.digest().is_some_and(|d| d.ssl_digest.is_some());
@@ -83,7 +80,7 @@ impl Gateway {
         &self,
         session: &Session,
         ctx: &mut Context,
-        host: &Host,
+        host: &Host<'_>,
         path: &CleanPath,
     ) -> Result<Arc<Route>, Fault> {
         let method = session.req_header().method.as_str();
@@ -97,7 +94,7 @@ impl Gateway {
                 Ok(found.value.clone())
             }
             Err(NoMatch::NotFound) => Err(Fault::not_found()),
-            Err(NoMatch::MethodNotAllowed(allow)) => Err(Fault::method_not_allowed(allow.to_string())),
+            Err(NoMatch::MethodNotAllowed { allow }) => Err(Fault::method_not_allowed(allow.to_owned())),
         }
     }
 
@@ -330,9 +327,17 @@ impl ProxyHttp for Gateway {
             Some(route) => route.metrics.observe(status, elapsed),
             None => self.unrouted.observe(status, elapsed),
         }
-        if let Some(log) = &self.access_log {
-            log.log(&ctx.log_line(downstream, status, elapsed, e));
+        let Some(log) = &self.access_log else { return };
+        if ctx.fault.is_none() {
+            ctx.fault = e.and_then(reply::fault_of);
         }
+        let answered = Answered {
+            status,
+            bytes_in: downstream.body_bytes_read() as u64,
+            bytes_out: downstream.body_bytes_sent() as u64,
+            elapsed,
+        };
+        log.log(&ctx.log_line(downstream.req_header(), answered));
     }
 }
 

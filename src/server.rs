@@ -30,7 +30,7 @@ use crate::route::{HostPattern, Methods, Pattern, Table};
 use crate::store::embedded::Embedded;
 use crate::store::{LoginThrottle, RefreshPolicy, Sessions, Users};
 use crate::target::{HeaderEdits, Route, Target};
-use crate::tokens::{DeviceCookies, Issuers, Mint, RefreshTokens, Revocations, SigningKeys, Verifier};
+use crate::tokens::{Issuers, Mint, RefreshTokens, Revocations, SigningKeys, Verifier};
 use crate::upstream::Upstream;
 
 /// A reason not to start, in words for the operator.
@@ -48,7 +48,7 @@ pub struct Stores {
 
 /// The parts that sign and verify.
 pub struct TokenParts {
-    pub mint: Arc<Mint>,
+    pub keys: Arc<SigningKeys>,
     pub issuers: Arc<Issuers>,
     pub verifier: Arc<Verifier>,
     pub revocations: Arc<Revocations>,
@@ -63,12 +63,11 @@ pub fn open_stores(config: &Config, revocations: Arc<Revocations>) -> Result<Sto
 
 /// Loads or makes our keys and prepares verification.
 pub fn token_parts(config: &Config, now: Timestamp) -> Result<TokenParts, StartError> {
-    let keys = SigningKeys::open(&config.server.data_dir, &config.tokens, now)?;
-    let mint = Arc::new(Mint::new(keys, &config.tokens));
-    let revocations = Arc::new(Revocations::default());
+    let keys = Arc::new(SigningKeys::open(&config.server.data_dir, &config.tokens, now)?);
+    let revocations = Arc::new(Revocations::new());
     let issuers = Arc::new(Issuers::new(&config.issuers)?);
-    let verifier = Verifier::new(&config.tokens, mint.clone(), issuers.clone(), revocations.clone());
-    Ok(TokenParts { mint, issuers, verifier: Arc::new(verifier), revocations })
+    let verifier = Verifier::new(&config.tokens, keys.clone(), issuers.clone(), revocations.clone())?;
+    Ok(TokenParts { keys, issuers, verifier: Arc::new(verifier), revocations })
 }
 
 pub fn refresh_policy(config: &Config) -> RefreshPolicy {
@@ -180,6 +179,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         true => Some(Arc::new(AccessLog::start(metrics.access_log_dropped.clone())?)),
         false => None,
     };
+    let refresh_tokens = RefreshTokens::load_or_create(&config.server.data_dir)?;
     let endpoints = Endpoints {
         config: config.endpoints.clone(),
         issuer: config.tokens.issuer.clone(),
@@ -193,9 +193,10 @@ pub fn run(config: &Config) -> Result<(), StartError> {
             config.passwords.queue,
         )?),
         min_password_length: config.passwords.min_length,
-        mint: tokens.mint.clone(),
-        refresh_tokens: Arc::new(RefreshTokens::load_or_create(&config.server.data_dir)?),
-        device_cookies: Arc::new(DeviceCookies::load_or_create(&config.server.data_dir)?),
+        mint: Mint::new(&config.tokens, tokens.keys.clone()),
+        keys: tokens.keys.clone(),
+        device_cookies: refresh_tokens.device_cookies(),
+        refresh_tokens,
         revocations: tokens.revocations.clone(),
         authenticator: authenticator.clone(),
         refresh_policy: refresh_policy(config),
@@ -203,7 +204,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         metrics: metrics.clone(),
     };
     let background = Background {
-        mint: tokens.mint.clone(),
+        keys: tokens.keys.clone(),
         issuers: tokens.issuers.clone(),
         revocations: tokens.revocations.clone(),
         sessions: stores.sessions.clone(),

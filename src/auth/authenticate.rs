@@ -9,7 +9,7 @@ use super::{Identity, IdentityHeaders};
 use crate::clock::Timestamp;
 use crate::config::AuthMode;
 use crate::fault::{Challenge, Fault};
-use crate::tokens::{Rejection, TokenCache, TokenDigest, Verifier};
+use crate::tokens::{CacheStatistics, Rejection, TokenCache, TokenDigest, Verifier};
 
 /// Finds out who is calling. Holds no policy.
 pub struct Authenticator {
@@ -61,9 +61,8 @@ impl Authenticator {
         Ok(identity)
     }
 
-    /// Hits and misses of the cache since start.
-    pub fn cache_counts(&self) -> (u64, u64) {
-        self.cache.counts()
+    pub fn cache_statistics(&self) -> CacheStatistics {
+        self.cache.statistics()
     }
 }
 

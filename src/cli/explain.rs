@@ -74,7 +74,7 @@ impl Explain {
         let route = match table.find(&host, &path, &self.method) {
             Ok(found) => found.value.clone(),
             Err(NoMatch::NotFound) => return Ok(Verdict::Refused(404, "no route has this host and path".into())),
-            Err(NoMatch::MethodNotAllowed(allow)) => {
+            Err(NoMatch::MethodNotAllowed { allow }) => {
                 return Ok(Verdict::Refused(405, format!("routes with this path allow {allow}")));
             }
         };
@@ -107,7 +107,7 @@ impl Explain {
             parts.issuers.refresh_once().await;
             Ok(parts.verifier.verify(&token, now))
         })?;
-        Ok(verdict.map(Some).map_err(|r| r.reason().to_owned()))
+        Ok(verdict.map(Some).map_err(|r| r.to_string()))
     }
 }
 

@@ -26,8 +26,8 @@ impl KeysCommand {
         let now = Timestamp::now();
         let keys = SigningKeys::open(&config.server.data_dir, &config.tokens, now)?;
         if matches!(self, Self::Rotate) {
-            let kid = keys.rotate(now)?;
-            println!("{kid} signs from now on; a running gateway takes it up within a second");
+            let key = keys.rotate(now)?;
+            println!("{} signs from now on; a running gateway takes it up within a second", key.kid);
             return Ok(ExitCode::SUCCESS);
         }
         for key in keys.list() {
@@ -64,7 +64,7 @@ pub fn inspect(config: &Config, token: &str) -> Result<ExitCode, StartError> {
             Ok(ExitCode::SUCCESS)
         }
         Err(rejection) => {
-            println!("valid: no: {}", rejection.reason());
+            println!("valid: no: {rejection}");
             Ok(ExitCode::FAILURE)
         }
     }

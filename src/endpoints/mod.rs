@@ -29,7 +29,7 @@ use crate::passwords::Hasher;
 use crate::reply::Reply;
 use crate::route::CleanPath;
 use crate::store::{LoginThrottle, RefreshPolicy, Sessions, ThrottlePolicy, Users};
-use crate::tokens::{DeviceCookies, Mint, RefreshTokens, Revocations};
+use crate::tokens::{DeviceCookies, Mint, RefreshTokens, Revocations, SigningKeys};
 
 /// Every endpoint, in the order of the OpenAPI document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,9 +68,10 @@ pub struct Endpoints {
     pub throttle_policy: ThrottlePolicy,
     pub hasher: Arc<Hasher>,
     pub min_password_length: usize,
-    pub mint: Arc<Mint>,
-    pub refresh_tokens: Arc<RefreshTokens>,
-    pub device_cookies: Arc<DeviceCookies>,
+    pub mint: Mint,
+    pub keys: Arc<SigningKeys>,
+    pub refresh_tokens: RefreshTokens,
+    pub device_cookies: DeviceCookies,
     pub revocations: Arc<Revocations>,
     pub authenticator: Arc<Authenticator>,
     pub refresh_policy: RefreshPolicy,

@@ -118,7 +118,7 @@ impl Endpoints {
         let response = TokenResponse {
             access_token: access.token,
             token_type: "Bearer",
-            expires_in: access.expires_in.as_secs(),
+            expires_in: access.expires_in,
             refresh_token: self.refresh_tokens.encode(&user.id, session, generation),
             refresh_expires_in: self.refresh_policy.idle_ttl.min(until_absolute).as_secs(),
             user: UserView::from(user),
@@ -127,11 +127,12 @@ impl Endpoints {
     }
 
     fn device_cookie(&self, user: &User, request: &Request<'_>) -> Result<HeaderValue, Fault> {
-        let nonce = match self.known_device(&user.email, request) {
-            Some(nonce) => nonce,
-            None => Uuid::new_v4().simple().to_string(),
+        let account = user.email.as_str();
+        let value = match self.device_cookie_of(account, request) {
+            // The same device keeps its identity, and the cookie its full life.
+            Some((cookie, _)) => cookie.to_owned(),
+            None => self.device_cookies.issue(account).map_err(|e| Fault::internal(e.to_string()))?,
         };
-        let value = self.device_cookies.encode(user.email.as_str(), &nonce);
         let secure = if request.https || self.issuer.starts_with("https://") { "; Secure" } else { "" };
         let cookie = format!(
             "{DEVICE_COOKIE}={value}; Path={}; Max-Age={DEVICE_COOKIE_SECONDS}; HttpOnly; SameSite=Strict{secure}",
@@ -140,20 +141,20 @@ impl Endpoints {
         HeaderValue::from_str(&cookie).map_err(|e| Fault::internal(e.to_string()))
     }
 
-    /// The device `request` comes from, when its cookie proves that it is one of `email`'s.
-    fn known_device(&self, email: &Email, request: &Request<'_>) -> Option<String> {
+    /// The cookie of `request` that proves that its device is one of `account`'s, and the device's identity.
+    fn device_cookie_of<'r>(&self, account: &str, request: &Request<'r>) -> Option<(&'r str, String)> {
         let cookies = request.headers.get_all(header::COOKIE).iter().filter_map(|v| v.to_str().ok());
         let pairs = cookies.flat_map(|v| v.split(';')).filter_map(|pair| pair.trim().split_once('='));
         pairs
             .filter(|(name, _)| *name == DEVICE_COOKIE)
-            .find_map(|(_, value)| self.device_cookies.verify(email.as_str(), value))
+            .find_map(|(_, value)| Some((value, self.device_cookies.verify(account, value)?)))
     }
 
     pub(super) fn login_attempt(&self, email: &Email, request: &Request<'_>) -> LoginAttempt {
         LoginAttempt {
             account: email.as_str().to_owned(),
             address: crate::limits::client_network(request.client).to_string(),
-            known_device: self.known_device(email, request),
+            known_device: self.device_cookie_of(email.as_str(), request).map(|(_, device)| device),
         }
     }
 }
