@@ -1,7 +1,17 @@
 //! The configuration: checked, immutable, the only form the rest of the program sees.
 //!
-//! `file` mirrors what may be written, `check` turns that into [`Config`] and collects every problem on
-//! the way, `problem` shows them. Nothing here starts, opens a socket or knows the proxy.
+//! `file` mirrors what may be written, `read` fills that from the text, `check` turns it into [`Config`] and
+//! collects every problem on the way, `problem` shows them. Nothing here starts, opens a socket or knows the
+//! proxy.
+
+mod check;
+mod dotenv;
+mod file;
+mod load;
+mod problem;
+mod read;
+mod schema;
+mod values;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -9,6 +19,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use load::Loaded;
+pub use problem::{Problem, Problems, Severity};
+pub use schema::schema;
 
 use crate::route::{HostPattern, Methods, Pattern};
 
@@ -97,8 +111,16 @@ pub enum Algorithm {
 
 impl Algorithm {
     pub const ALL: [Algorithm; 10] = [
-        Self::Hs256, Self::Rs256, Self::Rs384, Self::Rs512, Self::Ps256,
-        Self::Ps384, Self::Ps512, Self::Es256, Self::Es384, Self::EdDsa,
+        Self::Hs256,
+        Self::Rs256,
+        Self::Rs384,
+        Self::Rs512,
+        Self::Ps256,
+        Self::Ps384,
+        Self::Ps512,
+        Self::Es256,
+        Self::Es384,
+        Self::EdDsa,
     ];
     /// Algorithms we sign with.
     pub const OWN: [Algorithm; 4] = [Self::EdDsa, Self::Es256, Self::Rs256, Self::Hs256];
@@ -244,9 +266,16 @@ pub enum Target {
     /// Key of `upstreams`.
     Upstream(String),
     Echo,
-    Respond { status: u16, body: String, content_type: String },
+    Respond {
+        status: u16,
+        body: String,
+        content_type: String,
+    },
     /// `to` is a path or an absolute http(s) URL; never derived from the request's Host.
-    Redirect { status: u16, to: String },
+    Redirect {
+        status: u16,
+        to: String,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,302 @@
+//! The configuration as a user meets it: right files load, wrong ones are explained.
+//!
+//! Every `tests/config/wrong/*.toml` has its complaints beside it in a `.out`; `UPDATE_SNAPSHOTS=1` rewrites
+//! them. Look at what changed before you commit it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use portcullis::config::{Config, Loaded, Problems, schema};
+use proptest::prelude::*;
+use serde_json::Value;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn files(folder: &str) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(root().join("tests/config").join(folder)).unwrap();
+    let mut files: Vec<PathBuf> =
+        entries.map(|e| e.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "toml")).collect();
+    files.sort();
+    files
+}
+
+/// The environment of every snapshot.
+fn env(name: &str) -> Option<String> {
+    match name {
+        "SECRET" => Some("hunter2".to_owned()),
+        "EMPTY" => Some(String::new()),
+        "PORT" => Some("8081".to_owned()),
+        _ => None,
+    }
+}
+
+fn parse(text: &str) -> Result<Loaded, Problems> {
+    Config::parse(text, "gateway.toml", Path::new("tests/config/files"), &env)
+}
+
+#[test]
+fn wrong_files_are_refused_and_explained() {
+    let update = std::env::var_os("UPDATE_SNAPSHOTS").is_some();
+    let mut first_messages: BTreeMap<String, PathBuf> = BTreeMap::new();
+    let mut faults = Vec::new();
+    let files = files("wrong");
+    assert!(files.len() >= 45, "only {} wrong files", files.len());
+    for path in files {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let Err(problems) = parse(&text) else {
+            faults.push(format!("{} was accepted", path.display()));
+            continue;
+        };
+        let (errors, _) = problems.count();
+        let shown = problems.to_string();
+        if errors == 0 || !shown.contains("error: ") {
+            faults.push(format!("{} has no error", path.display()));
+        }
+        if shown.contains("hunter2") {
+            faults.push(format!("{} shows a secret", path.display()));
+        }
+        for problem in problems.iter().filter(|p| p.help.is_none() && p.line > 0) {
+            if !path.file_name().unwrap().to_str().unwrap().starts_with("syntax") {
+                faults.push(format!("{}: no help with {:?}", path.display(), problem.message));
+            }
+        }
+        let first = problems.iter().next().unwrap().message.clone();
+        if let Some(other) = first_messages.insert(first.clone(), path.clone()) {
+            faults.push(format!("{} and {} say the same: {first}", other.display(), path.display()));
+        }
+        let snapshot = path.with_extension("out");
+        if update {
+            std::fs::write(&snapshot, &shown).unwrap();
+        } else if std::fs::read_to_string(&snapshot).unwrap_or_default() != shown {
+            faults.push(format!("{} differs from:\n{shown}", snapshot.display()));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+}
+
+#[test]
+fn right_files_load_without_a_warning() {
+    for path in files("right") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let loaded = parse(&text).unwrap_or_else(|problems| panic!("{}:\n{problems}", path.display()));
+        assert!(loaded.warnings.is_empty(), "{}:\n{}", path.display(), loaded.warnings);
+    }
+}
+
+#[test]
+fn the_file_of_the_repository_loads() {
+    let loaded = Config::load(&root().join("gateway.toml")).unwrap();
+    assert!(loaded.warnings.is_empty(), "{}", loaded.warnings);
+    assert_eq!(loaded.config.routes.len(), 2);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_a_problem() {
+    let problems = Config::load(Path::new("/nowhere/gateway.toml")).unwrap_err();
+    assert!(problems.to_string().starts_with("/nowhere/gateway.toml: error: cannot be read"), "{problems}");
+}
+
+#[test]
+fn dotenv_is_read_and_does_not_override() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gateway.toml");
+    std::fs::write(&file, "tokens = { audience = \"${PORTCULLIS_TEST_AUDIENCE}\", issuer = \"${PATH:-x}\" }")
+        .unwrap();
+    assert!(Config::load(&file).unwrap_err().to_string().contains("`PORTCULLIS_TEST_AUDIENCE` is not set"));
+    std::fs::write(folder.path().join(".env"), "PORTCULLIS_TEST_AUDIENCE=from-dotenv\nPATH=from-dotenv\n")
+        .unwrap();
+    match Config::load(&file) {
+        Ok(loaded) => {
+            assert_eq!(loaded.config.tokens.audience, "from-dotenv");
+            assert_eq!(loaded.config.tokens.issuer, std::env::var("PATH").unwrap());
+        }
+        // The real PATH holds a colon, so it is no issuer; what matters is that it was the one looked at.
+        Err(problems) => assert!(problems.to_string().contains("not a URL an issuer can have"), "{problems}"),
+    }
+    std::fs::write(folder.path().join(".env"), "hunter2\n").unwrap();
+    let shown = Config::load(&file).unwrap_err().to_string();
+    assert!(shown.contains(".env:1:1: error") && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
+fn an_empty_file_is_all_defaults() {
+    let config = parse("").unwrap().config;
+    assert_eq!(config.server.listen[0].address, "0.0.0.0:8080".parse().unwrap());
+    assert_eq!(config.server.admin, Some("127.0.0.1:9901".parse().unwrap()));
+    assert_eq!(config.tokens.refresh_idle_ttl.as_secs(), 90 * 86_400);
+    assert!(config.routes.is_empty());
+    let table = parse("server = {}\ntokens = {}\n[passwords]\n[identity]\n").unwrap().config;
+    assert_eq!(format!("{table:?}"), format!("{config:?}"));
+}
+
+#[test]
+fn variables_are_filled_in() {
+    let text = "server.listen = [\"127.0.0.1:${PORT}\"]\ntokens.audience = \"$${PORT}${EMPTY:-b}${NONE:-}\"";
+    let config = parse(text).unwrap().config;
+    assert_eq!(config.server.listen[0].address.port(), 8081);
+    assert_eq!(config.tokens.audience, "${PORT}b");
+}
+
+#[test]
+fn a_shorter_session_shortens_the_idle_time_that_nobody_wrote() {
+    let config = parse("tokens.refresh_ttl = \"7d\"").unwrap().config;
+    assert_eq!(config.tokens.refresh_idle_ttl, config.tokens.refresh_ttl);
+}
+
+/// Key, as `a.b[].c`, and its schema with references followed.
+fn keys(schema: &Value) -> Vec<(String, Value)> {
+    fn walk(root: &Value, node: &Value, name: &str, found: &mut Vec<(String, Value)>) {
+        if let Some(reference) = node.get("$ref").and_then(Value::as_str) {
+            return walk(root, root.pointer(&reference[1..]).unwrap(), name, found);
+        }
+        for variant in ["anyOf", "oneOf"].iter().filter_map(|k| node.get(k)?.as_array()).flatten() {
+            walk(root, variant, name, found);
+        }
+        if let Some(items) = node.get("items") {
+            walk(root, items, name, found);
+        }
+        if let Some(values) = node.get("additionalProperties").filter(|v| v.is_object()) {
+            walk(root, values, &format!("{name}.NAME"), found);
+        }
+        for (key, inner) in node.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+            found.push((name.clone(), inner.clone()));
+            walk(root, inner, &name, found);
+        }
+    }
+    let mut found = Vec::new();
+    walk(schema, schema, "", &mut found);
+    found
+}
+
+/// A default as the documentation writes it.
+fn in_toml(value: &Value) -> String {
+    match value {
+        Value::Null => "none".to_owned(),
+        Value::Array(items) => format!("[{}]", items.iter().map(in_toml).collect::<Vec<_>>().join(", ")),
+        Value::Object(table) if table.is_empty() => "{}".to_owned(),
+        Value::Object(table) => {
+            let pairs: Vec<String> = table.iter().map(|(k, v)| format!("{k} = {}", in_toml(v))).collect();
+            format!("{{ {} }}", pairs.join(", "))
+        }
+        other => other.to_string(),
+    }
+}
+
+#[test]
+fn every_key_is_documented_with_its_default() {
+    let text = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let rows: BTreeMap<&str, &str> =
+        text.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).collect();
+    let schema = schema();
+    let keys = keys(&schema);
+    assert!(keys.len() > 60, "the schema is not read to its end");
+    let mut missing = Vec::new();
+    for (name, node) in &keys {
+        assert!(
+            node.get("description").is_some() || node.get("$ref").is_some(),
+            "{name} has no description for editors"
+        );
+        let is_table = keys.iter().any(|(other, _)| other.starts_with(&format!("{name}.")));
+        if is_table && !rows.contains_key(name.as_str()) {
+            let heading = format!("{name}]");
+            if !text.contains(&heading) {
+                missing.push(format!("{name}: no heading [{name}]"));
+            }
+            continue;
+        }
+        let Some(row) = rows.get(name.as_str()) else {
+            missing.push(format!("{name}: no row"));
+            continue;
+        };
+        let default = node.get("default").filter(|_| !is_table).map(in_toml);
+        if let Some(default) = default.filter(|default| default != "none") {
+            if !row.contains(&format!("`{default}`")) {
+                missing.push(format!("{name}: the row does not say its default `{default}`"));
+            }
+        }
+    }
+    let known: Vec<&str> = keys.iter().map(|(name, _)| name.as_str()).collect();
+    for row in rows.keys().filter(|row| !known.contains(*row)) {
+        missing.push(format!("{row}: documented, but there is no such key"));
+    }
+    assert!(missing.is_empty(), "docs/configuration.md:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn the_schema_names_no_key_of_a_later_version() {
+    let schema = schema();
+    assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
+    let names: Vec<String> = keys(&schema).into_iter().map(|(name, _)| name).collect();
+    for absent in
+        ["file_stores", "routes.cors", "routes.files", "users.uri", "sessions.url", "upstreams.NAME.health"]
+    {
+        assert!(!names.iter().any(|name| name == absent), "{absent}");
+    }
+}
+
+/// Fragments that fit together often enough to get past the parser.
+fn fragments() -> impl Strategy<Value = String> {
+    let pieces = prop::sample::select(vec![
+        "[server]\n",
+        "[[routes]]\n",
+        "[upstreams.a]\n",
+        "[[issuers]]\n",
+        "[tokens]\n",
+        "[server.limits]\n",
+        "[identity.headers]\n",
+        "listen = ",
+        "path = ",
+        "upstream = ",
+        "servers = ",
+        "body = ",
+        "access_ttl = ",
+        "strip_prefix = ",
+        "host = ",
+        "jwks = ",
+        "require = ",
+        "{ roles = [\"a\"] }",
+        "\"/a/{b}\"",
+        "\"${X:-é}\"",
+        "\"$${\"",
+        "\"${\"",
+        "[",
+        "]",
+        "{",
+        "}",
+        "\"é\"",
+        "'",
+        "\"\"\"",
+        "1",
+        "-9223372036854775808",
+        "true",
+        "1979-05-27",
+        "nan",
+        "\n",
+        "\t",
+        "=",
+        ".",
+        "#",
+        "\u{1b}",
+        "漢",
+        "\"10s\"",
+        "\"1KiB\"",
+        ", ",
+    ]);
+    prop::collection::vec(pieces, 0..24).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn arbitrary_text_is_answered(text in prop_oneof![any::<String>(), fragments()]) {
+        if let Err(problems) = parse(&text) {
+            prop_assert!(problems.count().0 > 0);
+            let shown = problems.to_string();
+            prop_assert!(!shown.contains('\x1b'), "a control character reaches the terminal");
+        }
+    }
+}
