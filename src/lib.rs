@@ -23,6 +23,8 @@
 //! `tests/layers.rs` enforces this by reading the `use crate::` lines.
 
 pub mod clock;
+pub mod import;
+pub mod passwords;
 pub mod queue;
 pub mod store;
 pub mod tokens;
