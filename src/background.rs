@@ -6,12 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Timestamp;
-use crate::limits::RateLimiter;
 use crate::store::Sessions;
-use crate::target::Route;
 use crate::tokens::{Issuers, Revocations, SigningKeys};
 use crate::upstream::Upstream;
 
@@ -25,13 +24,12 @@ pub struct Background {
     pub revocations: Arc<Revocations>,
     pub sessions: Arc<dyn Sessions>,
     pub upstreams: Vec<Arc<Upstream>>,
-    pub routes: Vec<Arc<Route>>,
 }
 
 impl Background {
-    /// Starts every task on `runtime`. They end with it.
-    pub fn start(self, runtime: &tokio::runtime::Handle) {
-        let Self { keys, issuers, revocations, sessions, upstreams, routes } = self;
+    /// Starts every task on `runtime`. They end with it, or with the sender of `shutdown`.
+    pub fn start(self, runtime: &tokio::runtime::Handle, shutdown: watch::Receiver<bool>) {
+        let Self { keys, issuers, revocations, sessions, upstreams } = self;
         // `keys rotate` is another process's command: its result is noticed here.
         runtime.spawn(every(KEYS, move || {
             let keys = keys.clone();
@@ -43,7 +41,7 @@ impl Background {
                 }
             }
         }));
-        runtime.spawn(issuers.run());
+        runtime.spawn(issuers.run(shutdown));
         runtime.spawn(every(NAMES, move || {
             let upstreams = upstreams.clone();
             async move {
@@ -53,11 +51,10 @@ impl Background {
             }
         }));
         runtime.spawn(every(SWEEP, move || {
-            let (revocations, sessions, routes) = (revocations.clone(), sessions.clone(), routes.clone());
+            let (revocations, sessions) = (revocations.clone(), sessions.clone());
             async move {
                 let now = Timestamp::now();
                 revocations.sweep(now);
-                routes.iter().filter_map(|r| r.limiter.as_ref()).for_each(|l: &RateLimiter| l.sweep(now));
                 if let Err(e) = sessions.sweep(now).await {
                     tracing::warn!(error = %e, "expired sessions not swept");
                 }

@@ -97,7 +97,7 @@ impl Connections {
         };
         match head::check(&buf[..end], &self.head_limits) {
             Ok(_) => Ok(buf),
-            Err(e) => Err(NoHead::Refused(Fault::new(e.status(), e.code(), e.reason()))),
+            Err(e) => Err(NoHead::Refused(Fault::new(e.status, code(e.status), e.reason))),
         }
     }
 
@@ -188,6 +188,17 @@ async fn stopped(shutdown: &mut ShutdownWatch) {
 fn skip_blank_line(buf: &mut BytesMut) {
     if buf.starts_with(b"\r\n") {
         let _ = buf.split_to(2);
+    }
+}
+
+/// The stable code of a refused head.
+fn code(status: u16) -> &'static str {
+    match status {
+        405 => "method_not_allowed",
+        431 => "header_too_large",
+        501 => "not_implemented",
+        505 => "http_version_not_supported",
+        _ => "malformed_request",
     }
 }
 

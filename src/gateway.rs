@@ -17,12 +17,13 @@ use crate::config::Limits;
 use crate::context::{Answered, Context, InFlight, RequestIds};
 use crate::endpoints::{Endpoints, Request};
 use crate::fault::Fault;
+use crate::limits::Caller;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::reply::{self, Reply};
 use crate::route::{CleanPath, Host, NoMatch, Table};
 use crate::target::{Route, Target};
 use crate::upstream::forwarded::Origin;
-use crate::{body, edit, limits, upstream};
+use crate::{body, edit, upstream};
 
 /// Everything a request needs, fixed at start.
 pub struct Gateway {
@@ -109,11 +110,13 @@ impl Gateway {
     ) -> Result<(), Fault> {
         body::check_declared(session, self.body_limit(route))?;
         let Some(limiter) = &route.limiter else { return Ok(()) };
-        let key = match permitted.identity() {
-            Some(identity) => limits::user_key(&identity.claims.issuer, &identity.claims.subject),
-            None => limits::client_key(ctx.origin.client),
+        let caller = match permitted.identity() {
+            Some(identity) => {
+                Caller::User { issuer: &identity.claims.issuer, subject: &identity.claims.subject }
+            }
+            None => Caller::Address(ctx.origin.client),
         };
-        limiter.check(key, now).map_err(|wait| {
+        limiter.check(&caller, now).map_err(|wait| {
             self.metrics.rate_limited.with_label_values(&[route.policy.path.as_str()]).inc();
             Fault::too_many_requests("rate_limited", wait)
         })

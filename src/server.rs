@@ -103,7 +103,7 @@ pub fn routes(
         };
         let route = Route {
             target,
-            limiter: policy.rate_limit.map(RateLimiter::new),
+            limiter: policy.rate_limit.map(|rate| RateLimiter::new(rate.requests, rate.per)),
             metrics: metrics.route(&label(&policy.host, &policy.path)),
             edits: HeaderEdits::new(policy),
             policy: policy.clone(),
@@ -187,11 +187,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         sessions: stores.sessions.clone(),
         throttle: stores.throttle.clone(),
         throttle_policy: config.throttle,
-        hasher: Arc::new(Hasher::start(
-            config.passwords.cost,
-            config.passwords.concurrency,
-            config.passwords.queue,
-        )?),
+        hasher: Hasher::start(config.passwords.concurrency, config.passwords.queue, config.passwords.cost)?,
         min_password_length: config.passwords.min_length,
         mint: Mint::new(&config.tokens, tokens.keys.clone()),
         keys: tokens.keys.clone(),
@@ -209,9 +205,10 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         revocations: tokens.revocations.clone(),
         sessions: stores.sessions.clone(),
         upstreams: upstreams.values().cloned().collect(),
-        routes: table.values().cloned().collect(),
     };
-    background.start(runtime.handle());
+    // Held until the process ends.
+    let (_running, shutdown) = tokio::sync::watch::channel(false);
+    background.start(runtime.handle(), shutdown);
 
     let draining = Arc::new(AtomicBool::new(false));
     let admin = Admin {

@@ -104,8 +104,7 @@ impl Explain {
         let parts = server::token_parts(config, now)?;
         let verdict = block_on(async {
             let _stores = server::open_stores(config, parts.revocations.clone())?;
-            parts.issuers.refresh_once().await;
-            Ok(parts.verifier.verify(&token, now))
+            Ok(parts.verifier.verify_or_refetch(&token, now).await)
         })?;
         Ok(verdict.map(Some).map_err(|r| r.to_string()))
     }

@@ -54,8 +54,7 @@ pub fn inspect(config: &Config, token: &str) -> Result<ExitCode, StartError> {
     let parts = server::token_parts(config, now)?;
     let verdict = block_on(async {
         let _stores = server::open_stores(config, parts.revocations.clone())?;
-        parts.issuers.refresh_once().await;
-        Ok(parts.verifier.verify(&token, now))
+        Ok(parts.verifier.verify_or_refetch(&token, now).await)
     })?;
     match verdict {
         Ok(claims) => {

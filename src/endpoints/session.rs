@@ -153,7 +153,7 @@ impl Endpoints {
     pub(super) fn login_attempt(&self, email: &Email, request: &Request<'_>) -> LoginAttempt {
         LoginAttempt {
             account: email.as_str().to_owned(),
-            address: crate::limits::client_network(request.client).to_string(),
+            address: crate::limits::client_key(request.client).to_string(),
             known_device: self.device_cookie_of(email.as_str(), request).map(|(_, device)| device),
         }
     }
