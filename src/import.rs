@@ -64,27 +64,7 @@ struct Record {
     disabled: bool,
 }
 
-/// Reads all lines of `text` (empty ones are skipped), or says everything that is wrong with them. Plain
-/// passwords must satisfy the policy with `min_length`.
-pub fn parse(text: &str, min_length: usize) -> Result<Vec<UserImport>, Vec<LineProblem>> {
-    let mut users = vec![];
-    let mut problems = vec![];
-    for (line, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.trim().is_empty()) {
-        match parse_line(line, text, min_length) {
-            Ok(user) => users.push(user),
-            Err(problem) => problems.push(LineProblem { line, problem }),
-        }
-    }
-    problems.extend(repeated(&users, "address", |user| Some(user.email.as_str())));
-    problems.extend(repeated(&users, "id", |user| user.id.as_deref()));
-    if problems.is_empty() {
-        return Ok(users);
-    }
-    problems.sort_by_key(|problem| problem.line);
-    Err(problems)
-}
-
-/// The line from which `parse` makes `user` again (its sessions and dates apart), without the line break.
+/// The line from which [`UserImport::parse_lines`] makes `user` again (its sessions and dates apart), without the line break.
 pub fn export_line(user: &User) -> String {
     let record = Record {
         id: Some(user.id.clone()),
@@ -100,9 +80,37 @@ pub fn export_line(user: &User) -> String {
 }
 
 impl UserImport {
-    /// The user to create, once `secret` has become `password_hash`.
-    pub fn into_user(self, password_hash: String, now: Timestamp) -> User {
-        User {
+    /// Reads all lines of `text` (empty ones are skipped), or says everything that is wrong with them. Plain
+    /// passwords must satisfy the policy with `min_length`.
+    pub fn parse_lines(text: &str, min_length: usize) -> Result<Vec<Self>, Vec<LineProblem>> {
+        let mut users = vec![];
+        let mut problems = vec![];
+        for (line, text) in (1..).zip(text.lines()).filter(|(_, text)| !text.trim().is_empty()) {
+            match parse_line(line, text, min_length) {
+                Ok(user) => users.push(user),
+                Err(problem) => problems.push(LineProblem { line, problem }),
+            }
+        }
+        problems.extend(repeated(&users, "address", |user| Some(user.email.as_str())));
+        problems.extend(repeated(&users, "id", |user| user.id.as_deref()));
+        if problems.is_empty() {
+            return Ok(users);
+        }
+        problems.sort_by_key(|problem| problem.line);
+        Err(problems)
+    }
+
+    /// The user to create; `hash` hashes a plain password.
+    pub fn into_user<E>(
+        self,
+        now: Timestamp,
+        hash: impl FnOnce(&[u8]) -> Result<String, E>,
+    ) -> Result<User, E> {
+        let password_hash = match self.secret {
+            Secret::Hash(hash) => hash,
+            Secret::Password(password) => hash(password.as_bytes())?,
+        };
+        Ok(User {
             id: self.id.unwrap_or_else(|| Uuid::new_v4().to_string()),
             email: self.email,
             name: self.name,
@@ -112,7 +120,7 @@ impl UserImport {
             disabled: self.disabled,
             created_at: now,
             sessions_cut: None,
-        }
+        })
     }
 }
 
@@ -203,11 +211,16 @@ fn repeated<'a>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::passwords::{self, HashError};
 
     const HASH: &str = "$2b$04$CCCCCCCCCCCCCCCCCCCCC.FXJHjF.8tyWAsIeGLxC7hC/nyX4QxgC";
 
+    fn hash_now(password: &[u8]) -> Result<String, HashError> {
+        passwords::hash_now(password, 4)
+    }
+
     fn problems(text: &str) -> Vec<String> {
-        let problems = parse(text, 8).err().expect("refused");
+        let problems = UserImport::parse_lines(text, 8).err().expect("refused");
         problems.iter().map(LineProblem::to_string).collect()
     }
 
@@ -218,13 +231,13 @@ mod tests {
              {{\"id\":\"u2\",\"email\":\"bob@example.com\",\"name\":\"Bob\",\"roles\":[\"admin\"],\
              \"scopes\":[\"orders:read\"],\"password\":\"correct horse\",\"disabled\":true}}"
         );
-        let mut users = parse(&text, 8).ok().unwrap();
+        let mut users = UserImport::parse_lines(&text, 8).ok().unwrap();
         let bob = users.pop().unwrap();
         assert_eq!((bob.line, bob.id.as_deref(), bob.disabled), (3, Some("u2"), true));
         assert!(matches!(&bob.secret, Secret::Password(password) if password.as_str() == "correct horse"));
         let ann = users.pop().unwrap();
         assert!(matches!(&ann.secret, Secret::Hash(hash) if hash == HASH));
-        let ann = ann.into_user(HASH.into(), Timestamp(5));
+        let ann = ann.into_user(Timestamp(5), hash_now).unwrap();
         assert_eq!((ann.email.as_str(), ann.created_at), ("ann@example.com", Timestamp(5)));
         assert!(is_user_id(&ann.id));
     }
@@ -244,7 +257,13 @@ mod tests {
         };
         let line = export_line(&user);
         assert!(!line.contains('\n'));
-        let again = parse(&line, 8).ok().unwrap().pop().unwrap().into_user(HASH.into(), Timestamp(5));
+        let again = UserImport::parse_lines(&line, 8)
+            .ok()
+            .unwrap()
+            .pop()
+            .unwrap()
+            .into_user(Timestamp(5), hash_now)
+            .unwrap();
         assert!(again == user);
     }
 

@@ -187,7 +187,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         sessions: stores.sessions.clone(),
         throttle: stores.throttle.clone(),
         throttle_policy: config.throttle,
-        hasher: Hasher::start(config.passwords.concurrency, config.passwords.queue, config.passwords.cost)?,
+        hasher: Arc::new(Hasher::start(config.passwords.cost, config.passwords.concurrency, config.passwords.queue)?),
         min_password_length: config.passwords.min_length,
         mint: Mint::new(&config.tokens, tokens.keys.clone()),
         keys: tokens.keys.clone(),

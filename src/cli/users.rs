@@ -11,8 +11,8 @@ use uuid::Uuid;
 use super::block_on;
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::import::{self, Secret};
-use crate::passwords;
+use crate::import::UserImport;
+use crate::passwords::{check_new, hash_now};
 use crate::server::{self, StartError, Stores};
 use crate::store::{CreateError, Email, SessionsCut, User, UserChange};
 use crate::tokens::Revocations;
@@ -193,7 +193,7 @@ impl Accounts<'_> {
             Some("-") => std::io::read_to_string(std::io::stdin())?,
             _ => std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?,
         };
-        let records = match import::parse(&text, self.config.passwords.min_length) {
+        let records = match UserImport::parse_lines(&text, self.config.passwords.min_length) {
             Ok(records) => records,
             Err(problems) => {
                 for problem in &problems {
@@ -205,11 +205,9 @@ impl Accounts<'_> {
         let (mut created, mut skipped) = (0, 0);
         for record in records {
             let line = record.line;
-            let hash = match &record.secret {
-                Secret::Hash(hash) => hash.clone(),
-                Secret::Password(password) => passwords::new(password.as_bytes(), self.config.passwords.cost)?,
-            };
-            match self.stores.users.create(record.into_user(hash, Timestamp::now())).await {
+            let user =
+                record.into_user(Timestamp::now(), |password| hash_now(password, self.config.passwords.cost))?;
+            match self.stores.users.create(user).await {
                 Ok(()) => created += 1,
                 Err(e @ (CreateError::AddressTaken | CreateError::IdTaken)) => {
                     eprintln!("{}:{line}: skipped: {e}", file.display());
@@ -239,8 +237,8 @@ impl Accounts<'_> {
     }
 
     fn hash(&self, password: &str, email: &Email) -> Result<String, StartError> {
-        passwords::check_new(password, email, self.config.passwords.min_length).map_err(|e| e.to_string())?;
-        Ok(passwords::new(password.as_bytes(), self.config.passwords.cost)?)
+        check_new(password, email, self.config.passwords.min_length).map_err(|e| e.to_string())?;
+        Ok(hash_now(password.as_bytes(), self.config.passwords.cost)?)
     }
 }
 

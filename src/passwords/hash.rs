@@ -55,8 +55,9 @@ pub struct Bcrypt {
     digest: [u8; 23],
 }
 
-/// Hashes `password` at `cost` with a new salt, in the format for new hashes.
-pub fn new(password: &[u8], cost: u32) -> Result<String, HashError> {
+/// Hashes `password` at `cost` (4 to 16) with a new salt, in the format for new hashes, on this very thread:
+/// for the command line. Whoever serves others uses a [`Hasher`](super::Hasher).
+pub fn hash_now(password: &[u8], cost: u32) -> Result<String, HashError> {
     if !COSTS.contains(&cost) {
         return Err(HashError::Cost(cost));
     }

@@ -47,9 +47,9 @@ pub struct Hasher {
 
 impl Hasher {
     /// Starts `concurrency` threads (at least one) that hash at `cost` (4 to 16); `queue` passwords may wait.
-    pub fn start(concurrency: usize, queue: usize, cost: u32) -> io::Result<Arc<Self>> {
+    pub fn start(cost: u32, concurrency: usize, queue: usize) -> io::Result<Self> {
         let begun = Instant::now();
-        let decoy = hash::new(b"", cost).map_err(io::Error::other)?;
+        let decoy = hash::hash_now(b"", cost).map_err(io::Error::other)?;
         let mut hasher = Self {
             cost,
             decoy: decoy.into(),
@@ -62,7 +62,7 @@ impl Hasher {
             let thread = std::thread::Builder::new().name(format!("hasher-{i}"));
             hasher.threads.push(thread.spawn(move || work(&queue, &pace))?);
         }
-        Ok(Arc::new(hasher))
+        Ok(hasher)
     }
 
     /// Compares `password` with `hash`; with `None` (no such user) it does the same work and answers `Wrong`.
@@ -87,7 +87,7 @@ impl Hasher {
     /// A new hash of `password`.
     pub async fn hash(&self, password: &[u8]) -> Result<String, Busy> {
         let cost = self.cost;
-        self.run(password, move |password| hash::new(password, cost)).await
+        self.run(password, move |password| hash::hash_now(password, cost)).await
     }
 
     /// Passwords that wait for a thread right now.
@@ -176,7 +176,7 @@ mod tests {
 
     #[tokio::test]
     async fn verdicts() {
-        let hasher = Hasher::start(2, 8, 5).unwrap();
+        let hasher = Hasher::start(5, 2, 8).unwrap();
         let hash = hasher.hash(b"correct horse").await.unwrap();
         let verify = async |hash, password| hasher.verify(hash, password).await.unwrap();
         assert_eq!(verify(Some(&hash), b"correct horse").await, Verdict::Right { upgrade: false });
@@ -191,7 +191,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn a_full_queue_is_busy_at_once_and_says_when_to_come_back() {
-        let hasher = Hasher::start(1, 3, 8).unwrap();
+        let hasher = Arc::new(Hasher::start(8, 1, 3).unwrap());
         let mut tasks = JoinSet::new();
         for _ in 0..50 {
             let hasher = hasher.clone();
@@ -206,7 +206,7 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread")]
     async fn who_has_gone_is_skipped() {
-        let hasher = Hasher::start(1, 64, 10).unwrap();
+        let hasher = Hasher::start(10, 1, 64).unwrap();
         for _ in 0..60 {
             let left = tokio::time::timeout(Duration::ZERO, hasher.verify(None, b"guess")).await;
             assert!(left.is_err());
@@ -220,7 +220,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_user_costs_as_much_as_a_known_one() {
-        let hasher = Hasher::start(1, 8, 8).unwrap();
+        let hasher = Hasher::start(8, 1, 8).unwrap();
         let hash = hasher.hash(b"password").await.unwrap();
         let (mut known, mut unknown) = (vec![], vec![]);
         for _ in 0..15 {
@@ -240,14 +240,14 @@ mod tests {
     async fn only_the_hashing_threads_are_of_low_priority() {
         let nice = || unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
         let before = nice();
-        let hasher = Hasher::start(1, 8, 4).unwrap();
+        let hasher = Hasher::start(4, 1, 8).unwrap();
         let there = hasher.run(b"", move |_| Ok(nice())).await.unwrap();
         assert_eq!((there, nice()), (19, before));
     }
 
     #[tokio::test]
     async fn a_panic_is_busy_and_the_thread_lives_on() {
-        let hasher = Hasher::start(1, 8, 4).unwrap();
+        let hasher = Hasher::start(4, 1, 8).unwrap();
         let answer = hasher.run(b"", |_| -> Result<(), _> { panic!("on purpose") }).await;
         assert!(answer.is_err());
         assert!(hasher.hash(b"password").await.is_ok());

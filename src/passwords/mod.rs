@@ -7,6 +7,6 @@ pub mod hash;
 mod hasher;
 mod policy;
 
-pub use hash::{HashError, PasswordHash, needs_upgrade, new};
+pub use hash::{HashError, PasswordHash, hash_now, needs_upgrade};
 pub use hasher::{Busy, Hasher, Verdict};
 pub use policy::{MAX_BYTES, PolicyProblem, check_new};
