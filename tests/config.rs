@@ -226,6 +226,23 @@ fn every_key_is_documented_with_its_default() {
 }
 
 #[test]
+fn the_examples_of_the_documentation_are_right() {
+    let text = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let examples: Vec<&str> =
+        text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() > 8);
+    for example in examples {
+        // One shows certificates that are not there, another a route whose upstream stands elsewhere.
+        let text = example.replace("tls/cert.pem", "a.pem").replace("tls/key.pem", "a.key");
+        let upstream =
+            if text.contains("upstream = \"api\"") { "[upstreams.api]\nservers = [\"a:1\"]\n" } else { "" };
+        if let Err(problems) = parse(&format!("{text}{upstream}")) {
+            panic!("{example}\n{problems}");
+        }
+    }
+}
+
+#[test]
 fn the_schema_names_no_key_of_a_later_version() {
     let schema = schema();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");

@@ -142,8 +142,8 @@ pub(super) struct Source<'a> {
 
 impl<'a> Source<'a> {
     pub fn problem(&self, severity: Severity, span: Range<usize>, message: impl Into<String>) -> Problem {
-        let start = self.text.floor_char_boundary(span.start);
-        let end = self.text.ceil_char_boundary(span.end.max(start));
+        let start = self.boundary(span.start);
+        let end = self.boundary(span.end).max(start);
         let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = self.text[start..].find('\n').map_or(self.text.len(), |at| start + at);
         let line = self.text[line_start..line_end].trim_end_matches('\r');
@@ -167,8 +167,13 @@ impl<'a> Source<'a> {
 
     /// The line of a byte, from 1.
     pub fn line(&self, offset: usize) -> usize {
-        let offset = self.text.floor_char_boundary(offset);
-        self.text[..offset].matches('\n').count() + 1
+        self.text[..self.boundary(offset)].matches('\n').count() + 1
+    }
+
+    /// The start of the character at `offset`, within the text.
+    fn boundary(&self, offset: usize) -> usize {
+        let offset = offset.min(self.text.len());
+        (0..=offset).rev().find(|at| self.text.is_char_boundary(*at)).unwrap_or(0)
     }
 
     /// What the file says there, quotes taken off: `${VAR}`, not its value.
@@ -312,7 +317,7 @@ mod tests {
         assert_eq!(masked("set = { Authorization = \"Basic x\" }"), "set = { Authorization = \"*******\" }");
         assert_eq!(masked("password = \"hunter2"), "password = \"*******");
         assert_eq!(masked("password = \"${P}\""), "password = \"${P}\"");
-        assert_eq!(masked("password = \"${P:-x}\""), "password = \"******\"");
+        assert_eq!(masked("password = \"${P:-x}\""), "password = \"*******\"");
         assert_eq!(masked("jwks = \"https://me:pw@host/x\""), "jwks = \"https://*****@host/x\"");
         assert_eq!(masked("𓑀= 1"), "𓑀= 1");
         assert_eq!(masked("issuer = \"https://host/x\""), "issuer = \"https://host/x\"");
