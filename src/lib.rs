@@ -22,9 +22,30 @@
 //!
 //! `tests/layers.rs` enforces this by reading the `use crate::` lines.
 
+pub mod access_log;
+pub mod admin;
+pub mod auth;
+pub mod background;
+pub mod body;
+pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod connection;
+pub mod context;
+pub mod edit;
+pub mod endpoints;
 pub mod fault;
+pub mod gateway;
+pub mod head;
+pub mod header_alias;
+pub mod limits;
+pub mod metrics;
+pub mod passwords;
+pub mod queue;
+pub mod reply;
 pub mod route;
+pub mod server;
 pub mod store;
+pub mod target;
 pub mod tokens;
+pub mod upstream;

@@ -4,6 +4,9 @@
 //! here knows HTTP. Every call either decides or answers [`Unavailable`]; a store that is in doubt never
 //! guesses (invariant 9).
 
+pub mod embedded;
+pub mod rotation;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -36,7 +39,8 @@ pub struct Email(String);
 impl Email {
     /// `None` when `text` is not an address anybody could receive mail at.
     pub fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
+        // Lower-cased first: some letters grow, and the limits hold for what is stored.
+        let text = text.trim().to_lowercase();
         let (local, domain) = text.rsplit_once('@')?;
         let ok = text.len() <= 254
             && !local.is_empty()
@@ -46,7 +50,7 @@ impl Email {
             && !domain.starts_with('.')
             && !domain.ends_with('.')
             && !text.chars().any(|c| c.is_control() || c.is_whitespace());
-        ok.then(|| Self(text.to_lowercase()))
+        ok.then_some(Self(text))
     }
 
     pub fn as_str(&self) -> &str {
@@ -92,6 +96,7 @@ pub struct UserChange {
     /// Apply the change only while the stored hash equals this one (hash upgrade at login).
     pub if_password_hash: Option<String>,
     pub disabled: Option<bool>,
+    /// A cut never moves back: what is stored is the later of the two instants, with this `keep`.
     pub sessions_cut: Option<SessionsCut>,
 }
 
@@ -169,6 +174,7 @@ pub struct RefreshPolicy {
 
 #[async_trait]
 pub trait Sessions: Send + Sync {
+    /// Keeps a new family; as revoked when an `end_all` that does not spare it came in between.
     async fn open(&self, family: Family) -> Result<()>;
     /// Decides on generation `presented` of `family` in one atomic step.
     async fn rotate(
@@ -181,7 +187,10 @@ pub trait Sessions: Send + Sync {
         now: Timestamp,
     ) -> Result<Rotation>;
     /// Ends one session of `user`: the family is deleted and its access tokens are revoked. Whether there was one.
-    async fn end(&self, user: &str, family: SessionId, policy: RefreshPolicy, now: Timestamp) -> Result<bool>;
+    /// An unknown session is revoked all the same (its access token may outlive its family); one of another user
+    /// is left alone. The caller took `family` from a verified token, or from the user's own list.
+    async fn end(&self, user: &str, family: SessionId, policy: RefreshPolicy, now: Timestamp)
+    -> Result<bool>;
     /// Ends every session of `user` that `cut` does not spare, and revokes by user what it cannot name.
     async fn end_all(&self, user: &str, cut: SessionsCut, policy: RefreshPolicy) -> Result<()>;
     /// The live sessions of `user`, newest first.
@@ -197,6 +206,12 @@ pub trait RevocationSink: Send + Sync {
     fn session(&self, session: SessionId, until: Timestamp);
     /// Access tokens of `user`'s sessions that `cut` does not spare are dead; forget this after `until`.
     fn user(&self, user: &str, cut: SessionsCut, until: Timestamp);
+}
+
+/// Nobody to tell: a process that verifies no tokens, as the command line.
+impl RevocationSink for () {
+    fn session(&self, _: SessionId, _: Timestamp) {}
+    fn user(&self, _: &str, _: SessionsCut, _: Timestamp) {}
 }
 
 /// Who is trying to log in, for the throttle.
@@ -236,7 +251,12 @@ pub enum Admission {
 pub trait LoginThrottle: Send + Sync {
     /// Counts a failure in advance and says whether the password may be looked at. Atomic: of any number of
     /// parallel attempts no more than the policy allows are let through.
-    async fn begin(&self, attempt: &LoginAttempt, policy: ThrottlePolicy, now: Timestamp) -> Result<Admission>;
+    async fn begin(
+        &self,
+        attempt: &LoginAttempt,
+        policy: ThrottlePolicy,
+        now: Timestamp,
+    ) -> Result<Admission>;
     /// The attempt was good: takes back what `begin` counted and clears the account's (or device's) run of failures.
     async fn succeeded(&self, attempt: &LoginAttempt, now: Timestamp) -> Result<()>;
     /// The attempt could not be judged (no room to hash, a store down): takes back what `begin` counted.

@@ -1,0 +1,82 @@
+//! The admin listener: /metrics, /livez, /readyz. Never on a public address.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use async_trait::async_trait;
+use http::{Method, Response, StatusCode, header};
+use pingora_core::apps::http_app::ServeHttp;
+use pingora_core::protocols::http::ServerSession;
+use serde_json::json;
+
+use crate::auth::Authenticator;
+use crate::metrics::Metrics;
+use crate::store::Users;
+use crate::tokens::Revocations;
+use crate::upstream::Upstream;
+
+pub struct Admin {
+    pub metrics: Arc<Metrics>,
+    pub authenticator: Arc<Authenticator>,
+    pub revocations: Arc<Revocations>,
+    pub users: Arc<dyn Users>,
+    pub upstreams: Vec<Arc<Upstream>>,
+    /// Set when the process has been told to stop.
+    pub draining: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl ServeHttp for Admin {
+    async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
+        let request = session.req_header();
+        if !matches!(request.method, Method::GET | Method::HEAD) {
+            return answer(StatusCode::METHOD_NOT_ALLOWED, "text/plain", b"GET only\n".to_vec());
+        }
+        match request.uri.path() {
+            "/metrics" => self.metrics(),
+            "/livez" => answer(StatusCode::OK, "text/plain", b"alive\n".to_vec()),
+            "/readyz" => self.ready().await,
+            _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/metrics /livez /readyz\n".to_vec()),
+        }
+    }
+}
+
+impl Admin {
+    fn metrics(&self) -> Response<Vec<u8>> {
+        let cache = self.authenticator.cache_statistics();
+        let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
+        self.metrics.token_cache_hits.set(gauge(cache.hits));
+        self.metrics.token_cache_misses.set(gauge(cache.misses));
+        self.metrics.token_cache_bytes.set(gauge(cache.bytes));
+        self.metrics.revocations.set(gauge(self.revocations.len() as u64));
+        answer(StatusCode::OK, "text/plain; version=0.0.4", self.metrics.render())
+    }
+
+    /// 200 while everything works; 503 with the part that does not. The store is really asked.
+    async fn ready(&self) -> Response<Vec<u8>> {
+        let store = match self.users.by_id("").await {
+            Ok(_) => "ok".to_owned(),
+            Err(e) => e.to_string(),
+        };
+        let draining = self.draining.load(Ordering::Acquire);
+        let unresolved: Vec<&str> =
+            self.upstreams.iter().filter(|u| !u.is_resolved()).map(|u| u.name.as_str()).collect();
+        let ready = store == "ok" && !draining;
+        let report = json!({
+            "ready": ready, "store": store, "draining": draining, "unresolved_upstreams": unresolved,
+        });
+        let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+        answer(status, "application/json", format!("{report}\n").into_bytes())
+    }
+}
+
+fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("no-store"));
+    let length = response.body().len();
+    response.headers_mut().insert(header::CONTENT_LENGTH, header::HeaderValue::from(length));
+    response
+}

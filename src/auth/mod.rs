@@ -1,0 +1,12 @@
+//! Who is calling and what they may do: `authenticate`, `policy`, and the identity headers a backend gets.
+
+mod authenticate;
+mod bearer;
+pub mod headers;
+mod identity;
+pub mod policy;
+
+pub use authenticate::Authenticator;
+pub use headers::IdentityHeaders;
+pub use identity::Identity;
+pub use policy::{Permitted, authorize};

@@ -1,0 +1,66 @@
+//! What a route demands of the identity, evaluated on every request (invariant 4).
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Identity;
+use crate::config::Require;
+use crate::fault::Fault;
+use crate::tokens::Claims;
+
+/// Proof that the route's policy was evaluated and passed. Holds whom it passed for, if anybody.
+#[derive(Clone, Debug)]
+pub struct Permitted(Option<Arc<Identity>>);
+
+impl Permitted {
+    pub fn identity(&self) -> Option<&Arc<Identity>> {
+        self.0.as_ref()
+    }
+}
+
+/// Evaluates `require` for `identity`.
+///
+/// # Errors
+/// 403 naming, in the log only, what is missing. An anonymous caller passes an empty `require` only.
+pub fn authorize(require: &Require, identity: Option<Arc<Identity>>) -> Result<Permitted, Fault> {
+    let missing = match &identity {
+        Some(identity) => unmet(require, &identity.claims),
+        None if require.is_empty() => None,
+        None => Some("the caller is anonymous".into()),
+    };
+    match missing {
+        Some(cause) => Err(Fault::forbidden(cause)),
+        None => Ok(Permitted(identity)),
+    }
+}
+
+/// The first demand `claims` does not meet, in words.
+pub fn unmet(require: &Require, claims: &Claims) -> Option<String> {
+    if !require.roles.is_empty() && !require.roles.iter().any(|r| claims.roles.contains(r)) {
+        return Some(format!("none of the roles {:?} is held", require.roles));
+    }
+    if let Some(scope) = require.scopes.iter().find(|s| !claims.scopes.contains(s)) {
+        return Some(format!("the scope {scope:?} is missing"));
+    }
+    let unmet_claim =
+        require.claims.iter().find(|(path, wanted)| !claims.lookup(path).is_some_and(|v| holds(v, wanted)));
+    unmet_claim.map(|(path, wanted)| format!("the claim {path} is not {wanted:?}"))
+}
+
+/// Whether a claim equals `wanted`, or is an array that contains it.
+fn holds(value: &Value, wanted: &str) -> bool {
+    match value {
+        Value::String(s) => s == wanted,
+        Value::Bool(b) => wanted == if *b { "true" } else { "false" },
+        Value::Number(n) => n.to_string() == wanted,
+        Value::Array(items) => items.iter().any(|v| v.as_str() == Some(wanted)),
+        Value::Null | Value::Object(_) => false,
+    }
+}
+
+impl Require {
+    pub fn is_empty(&self) -> bool {
+        self.roles.is_empty() && self.scopes.is_empty() && self.claims.is_empty()
+    }
+}

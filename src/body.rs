@@ -1,0 +1,62 @@
+//! Request bodies: read whole for the endpoints, counted for everything else.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::header;
+use pingora_core::ErrorType;
+use pingora_proxy::Session;
+
+use crate::fault::Fault;
+
+/// Largest body an endpoint reads, in bytes.
+pub const ENDPOINT_BODY: u64 = 16 * 1024;
+
+/// The declared length of the body, when there is one. The head was checked: it is digits only.
+pub fn declared_length(session: &Session) -> Option<u64> {
+    session.get_header(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok())
+}
+
+/// Refuses a body whose declared length is over `limit`, before a byte of it is read.
+pub fn check_declared(session: &Session, limit: u64) -> Result<(), Fault> {
+    match declared_length(session) {
+        Some(n) if n > limit => Err(Fault::body_too_large(limit)),
+        _ => Ok(()),
+    }
+}
+
+/// Reads the whole body, at most `limit` bytes, waiting at most `timeout` for all of it.
+pub async fn read_whole(session: &mut Session, limit: u64, timeout: Duration) -> Result<Bytes, Fault> {
+    check_declared(session, limit)?;
+    let downstream = &mut session.downstream_session;
+    if downstream.req_header().headers.contains_key(header::EXPECT) {
+        downstream.write_continue_response().await.map_err(|e| disconnected(&e))?;
+    }
+    let read = async {
+        let mut body = BytesMut::new();
+        while let Some(chunk) = downstream.read_request_body().await.map_err(|e| unreadable(&e))? {
+            if body.len() as u64 + chunk.len() as u64 > limit {
+                return Err(Fault::body_too_large(limit));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body.freeze())
+    };
+    tokio::time::timeout(timeout, read).await.unwrap_or_else(|_| Err(Fault::body_timeout()))
+}
+
+fn unreadable(e: &pingora_core::Error) -> Fault {
+    match e.etype() {
+        ErrorType::ReadTimedout => Fault::body_timeout(),
+        ErrorType::ConnectionClosed | ErrorType::ReadError => disconnected(e),
+        _ => Fault::bad_request("malformed_body", "The request body is not framed correctly.")
+            .closing()
+            .caused_by(e.to_string()),
+    }
+}
+
+fn disconnected(e: &pingora_core::Error) -> Fault {
+    Fault::bad_request("incomplete_body", "The connection ended before the request body did.")
+        .closing()
+        .caused_by(e.to_string())
+}

@@ -1,0 +1,265 @@
+//! `portcullis user ...`. The gateway may be running: it hears of what ends sessions within a second.
+
+use std::io::{BufRead, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Subcommand};
+use uuid::Uuid;
+
+use super::block_on;
+use crate::clock::Timestamp;
+use crate::config::Config;
+use crate::passwords::{self, UserImport};
+use crate::server::{self, StartError, Stores};
+use crate::store::{CreateError, Email, SessionsCut, User, UserChange};
+use crate::tokens::Revocations;
+
+#[derive(Subcommand)]
+pub enum UserCommand {
+    /// Create an account; the password is asked for, or read from standard input
+    Add(Add),
+    /// List accounts
+    List,
+    /// Show one account and its sessions
+    Show { user: String },
+    /// Refuse logins and end every session at once
+    Disable { user: String },
+    /// Allow logins again, and forget failed ones
+    Enable { user: String },
+    /// Set a password (asked for, or from standard input), end every session, forget failed logins
+    SetPassword { user: String },
+    /// Replace the roles; access tokens already issued keep theirs until they expire or are refreshed
+    SetRoles {
+        user: String,
+        /// Comma-separated; empty for none
+        roles: String,
+    },
+    /// Delete an account and end every session
+    Delete { user: String },
+    /// Create accounts from JSON lines
+    Import {
+        /// `-` for standard input
+        file: PathBuf,
+    },
+}
+
+#[derive(Args)]
+pub struct Add {
+    email: String,
+    #[arg(long)]
+    name: Option<String>,
+    /// Comma-separated
+    #[arg(long, default_value = "")]
+    roles: String,
+    /// Comma-separated
+    #[arg(long, default_value = "")]
+    scopes: String,
+}
+
+impl UserCommand {
+    pub fn run(self, config: &Config) -> Result<ExitCode, StartError> {
+        block_on(async {
+            let stores = server::open_stores(config, Arc::new(Revocations::default()))?;
+            let accounts = Accounts { stores, config };
+            match self {
+                Self::Add(add) => accounts.add(add).await,
+                Self::List => accounts.list().await,
+                Self::Show { user } => accounts.show(&user).await,
+                Self::Disable { user } => accounts.disable(&user).await,
+                Self::Enable { user } => accounts.enable(&user).await,
+                Self::SetPassword { user } => accounts.set_password(&user).await,
+                Self::SetRoles { user, roles } => accounts.set_roles(&user, &roles).await,
+                Self::Delete { user } => accounts.delete(&user).await,
+                Self::Import { file } => accounts.import(&file).await,
+            }
+        })
+    }
+}
+
+struct Accounts<'a> {
+    stores: Stores,
+    config: &'a Config,
+}
+
+impl Accounts<'_> {
+    async fn add(&self, add: Add) -> Result<ExitCode, StartError> {
+        let email = Email::parse(&add.email).ok_or_else(|| format!("{:?} is not an e-mail address", add.email))?;
+        let password = read_password()?;
+        let user = User {
+            id: Uuid::now_v7().to_string(),
+            password_hash: self.hash(&password, &email)?,
+            email,
+            name: add.name,
+            roles: split(&add.roles),
+            scopes: split(&add.scopes),
+            disabled: false,
+            created_at: Timestamp::now(),
+            sessions_cut: None,
+        };
+        match self.stores.users.create(user.clone()).await {
+            Ok(()) => {
+                println!("{}  {}", user.id, user.email.as_str());
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(e) => Err(format!("{}: {e}", user.email.as_str()).into()),
+        }
+    }
+
+    async fn list(&self) -> Result<ExitCode, StartError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.stores.users.list(after.as_deref(), 500).await?;
+            for user in &page {
+                let state = if user.disabled { "disabled" } else { "enabled" };
+                println!("{}  {}  {state}  {}", user.id, user.email.as_str(), user.roles.join(","));
+            }
+            match page.last() {
+                Some(last) => after = Some(last.id.clone()),
+                None => return Ok(ExitCode::SUCCESS),
+            }
+        }
+    }
+
+    async fn show(&self, who: &str) -> Result<ExitCode, StartError> {
+        let user = self.find(who).await?;
+        println!("id        {}", user.id);
+        println!("email     {}", user.email.as_str());
+        println!("name      {}", user.name.as_deref().unwrap_or("-"));
+        println!("roles     {}", user.roles.join(","));
+        println!("scopes    {}", user.scopes.join(","));
+        println!("state     {}", if user.disabled { "disabled" } else { "enabled" });
+        println!("created   {}", rfc3339(user.created_at));
+        for family in self.stores.sessions.list(&user.id, Timestamp::now()).await? {
+            println!(
+                "session   {}  began {}  last used {} from {}  {}",
+                family.id, rfc3339(family.began), rfc3339(family.rotated_at), family.address,
+                family.device.escape_debug(),
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn disable(&self, who: &str) -> Result<ExitCode, StartError> {
+        let user = self.find(who).await?;
+        let change = UserChange { disabled: Some(true), ..UserChange::default() };
+        self.change_and_end_sessions(&user, change).await?;
+        println!("{} is disabled; its sessions have ended", user.email.as_str());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn enable(&self, who: &str) -> Result<ExitCode, StartError> {
+        let user = self.find(who).await?;
+        let change = UserChange { disabled: Some(false), ..UserChange::default() };
+        self.stores.users.update(&user.id, change).await?;
+        self.stores.throttle.forgive(user.email.as_str()).await?;
+        println!("{} is enabled", user.email.as_str());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn set_password(&self, who: &str) -> Result<ExitCode, StartError> {
+        let user = self.find(who).await?;
+        let hash = self.hash(&read_password()?, &user.email)?;
+        let change = UserChange { password_hash: Some(hash), ..UserChange::default() };
+        self.change_and_end_sessions(&user, change).await?;
+        self.stores.throttle.forgive(user.email.as_str()).await?;
+        println!("{} has a new password; its sessions have ended", user.email.as_str());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn set_roles(&self, who: &str, roles: &str) -> Result<ExitCode, StartError> {
+        let user = self.find(who).await?;
+        let roles = split(roles);
+        self.stores.users.update(&user.id, UserChange { roles: Some(roles.clone()), ..UserChange::default() }).await?;
+        println!("{} has the roles: {}", user.email.as_str(), roles.join(","));
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn delete(&self, who: &str) -> Result<ExitCode, StartError> {
+        let user = self.find(who).await?;
+        // Disabled first: no session can begin while the others end.
+        let change = UserChange { disabled: Some(true), ..UserChange::default() };
+        self.change_and_end_sessions(&user, change).await?;
+        self.stores.users.delete(&user.id).await?;
+        println!("{} is deleted; its sessions have ended", user.email.as_str());
+        Ok(ExitCode::SUCCESS)
+    }
+
+    /// Reads everything, checks everything, and only then creates: a file with a mistake changes nothing.
+    async fn import(&self, file: &PathBuf) -> Result<ExitCode, StartError> {
+        let text = match file.to_str() {
+            Some("-") => std::io::read_to_string(std::io::stdin())?,
+            _ => std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?,
+        };
+        let records = match UserImport::parse_lines(&text) {
+            Ok(records) => records,
+            Err(problems) => {
+                for problem in &problems {
+                    eprintln!("{}:{problem}", file.display());
+                }
+                return Err(format!("nothing imported: {} lines are wrong", problems.len()).into());
+            }
+        };
+        let (mut created, mut skipped) = (0, 0);
+        for record in records {
+            let line = record.line;
+            let user = record.into_user(Timestamp::now(), |password| {
+                passwords::hash_now(password, self.config.passwords.cost)
+            })?;
+            match self.stores.users.create(user).await {
+                Ok(()) => created += 1,
+                Err(e @ (CreateError::AddressTaken | CreateError::IdTaken)) => {
+                    eprintln!("{}:{line}: skipped: {e}", file.display());
+                    skipped += 1;
+                }
+                Err(CreateError::Unavailable(e)) => return Err(format!("line {line}: {e}").into()),
+            }
+        }
+        println!("{created} imported, {skipped} skipped");
+        Ok(if skipped == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    async fn change_and_end_sessions(&self, user: &User, change: UserChange) -> Result<(), StartError> {
+        let cut = SessionsCut { at: Timestamp::now(), keep: None };
+        self.stores.users.update(&user.id, UserChange { sessions_cut: Some(cut), ..change }).await?;
+        self.stores.sessions.end_all(&user.id, cut, server::refresh_policy(self.config)).await?;
+        Ok(())
+    }
+
+    /// By id or by address.
+    async fn find(&self, who: &str) -> Result<User, StartError> {
+        let user = match Email::parse(who) {
+            Some(email) => self.stores.users.by_email(&email).await?,
+            None => self.stores.users.by_id(who).await?,
+        };
+        user.ok_or_else(|| format!("no user {who:?}; `portcullis user list` shows them all").into())
+    }
+
+    fn hash(&self, password: &str, email: &Email) -> Result<String, StartError> {
+        passwords::check_new(password, email, self.config.passwords.min_length).map_err(|e| e.to_string())?;
+        Ok(passwords::hash_now(password.as_bytes(), self.config.passwords.cost)?)
+    }
+}
+
+fn read_password() -> Result<String, StartError> {
+    if std::io::stdin().is_terminal() {
+        let first = rpassword::prompt_password("Password: ")?;
+        if rpassword::prompt_password("Again: ")? != first {
+            return Err("the two passwords differ".into());
+        }
+        return Ok(first);
+    }
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    let password = line.strip_suffix('\n').unwrap_or(&line);
+    Ok(password.strip_suffix('\r').unwrap_or(password).to_owned())
+}
+
+fn split(list: &str) -> Vec<String> {
+    list.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect()
+}
+
+fn rfc3339(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map(|t| t.to_string()).unwrap_or_default()
+}

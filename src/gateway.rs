@@ -1,0 +1,346 @@
+//! The request path: the only `impl ProxyHttp`.
+
+use std::sync::Arc;
+use async_trait::async_trait;
+use bytes::Bytes;
+use ipnet::IpNet;
+use pingora_core::protocols::http::ServerSession;
+use pingora_core::upstreams::peer::HttpPeer;
+use pingora_core::{Error, ErrorSource, ErrorType, Result as PingoraResult};
+use pingora_http::{RequestHeader, ResponseHeader};
+use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+
+use crate::access_log::AccessLog;
+use crate::auth::{Authenticator, IdentityHeaders, Permitted, authorize};
+use crate::clock::Timestamp;
+use crate::config::Limits;
+use crate::context::{Answered, Context, InFlight, RequestIds};
+use crate::endpoints::{Endpoints, Request};
+use crate::fault::Fault;
+use crate::metrics::{Metrics, RouteMetrics};
+use crate::reply::{self, Reply};
+use crate::route::{CleanPath, Host, NoMatch, Table};
+use crate::target::{Route, Target};
+use crate::upstream::forwarded::Origin;
+use crate::{body, edit, limits, upstream};
+
+/// Everything a request needs, fixed at start.
+pub struct Gateway {
+    pub routes: Table<Arc<Route>>,
+    pub auth: Arc<Authenticator>,
+    pub identity_headers: Arc<IdentityHeaders>,
+    pub endpoints: Arc<Endpoints>,
+    pub limits: Limits,
+    pub trusted_proxies: Vec<IpNet>,
+    pub metrics: Arc<Metrics>,
+    /// Counts requests no route answered.
+    pub unrouted: RouteMetrics,
+    pub access_log: Option<Arc<AccessLog>>,
+    pub ids: Arc<RequestIds>,
+}
+
+/// What becomes of a request that passed every stage.
+enum Outcome {
+    Forward,
+    Reply(Reply),
+}
+
+impl Gateway {
+    /// The way of a request. Each stage's result is the next one's argument: none can be left out.
+    async fn pass(&self, session: &mut Session, ctx: &mut Context) -> Result<Outcome, Fault> {
+        let now = Timestamp::now();
+        let host = self.receive(session, ctx)?;
+        let path = clean_path(session)?;
+        let route = self.route(session, ctx, &host, &path)?;
+        let identity = {
+            let headers = &session.req_header().headers;
+            self.auth.authenticate(route.policy.auth, headers, path.query(), now).await?
+        };
+        let permitted = authorize(&route.policy.require, identity)?;
+        self.admit(session, ctx, &route, &permitted, now)?;
+        self.dispatch(session, ctx, &route, path, permitted, now).await
+    }
+
+    /// Where the request came from and for which host.
+    fn receive<'s>(&self, session: &'s Session, ctx: &mut Context) -> Result<Host<'s>, Fault> {
+        let request = session.req_header();
+        let peer = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip());
+        let tls = session.digest().is_some_and(|d| d.ssl_digest.is_some());
+        if let Some(peer) = peer {
+            ctx.origin = Origin::of(peer, tls, &request.headers, &self.trusted_proxies);
+        }
+        edit::check_framing(request, &self.limits)?;
+        let authority = edit::authority(request)?;
+        let host = Host::parse(authority).map_err(|e| Fault::bad_request("invalid_host", e.to_string()))?;
+        ctx.authority = Some(authority.to_owned());
+        Ok(host)
+    }
+
+    fn route(
+        &self,
+        session: &Session,
+        ctx: &mut Context,
+        host: &Host<'_>,
+        path: &CleanPath,
+    ) -> Result<Arc<Route>, Fault> {
+        let method = session.req_header().method.as_str();
+        if matches!(method, "CONNECT" | "TRACE") {
+            return Err(Fault::method_not_allowed(String::new()));
+        }
+        ctx.path = Some(path.clone());
+        match self.routes.find(host, path, method) {
+            Ok(found) => {
+                ctx.route = Some(found.value.clone());
+                Ok(found.value.clone())
+            }
+            Err(NoMatch::NotFound) => Err(Fault::not_found()),
+            Err(NoMatch::MethodNotAllowed { allow }) => Err(Fault::method_not_allowed(allow.to_owned())),
+        }
+    }
+
+    /// Limits that depend on the route and the caller: 413 and 429.
+    fn admit(
+        &self,
+        session: &Session,
+        ctx: &Context,
+        route: &Route,
+        permitted: &Permitted,
+        now: Timestamp,
+    ) -> Result<(), Fault> {
+        body::check_declared(session, self.body_limit(route))?;
+        let Some(limiter) = &route.limiter else { return Ok(()) };
+        let key = match permitted.identity() {
+            Some(identity) => limits::user_key(&identity.claims.issuer, &identity.claims.subject),
+            None => limits::client_key(ctx.origin.client),
+        };
+        limiter.check(key, now).map_err(|wait| {
+            self.metrics.rate_limited.with_label_values(&[route.policy.path.as_str()]).inc();
+            Fault::too_many_requests("rate_limited", wait)
+        })
+    }
+
+    async fn dispatch(
+        &self,
+        session: &mut Session,
+        ctx: &mut Context,
+        route: &Route,
+        path: CleanPath,
+        permitted: Permitted,
+        now: Timestamp,
+    ) -> Result<Outcome, Fault> {
+        ctx.permitted = Some(permitted);
+        let endpoint = match &route.target {
+            Target::Upstream(_) | Target::Echo => return Ok(Outcome::Forward),
+            Target::Fixed(reply) => return Ok(Outcome::Reply(reply.clone())),
+            Target::Endpoint(endpoint) => *endpoint,
+        };
+        let body = if endpoint.takes_body() {
+            body::read_whole(session, body::ENDPOINT_BODY, self.limits.body_timeout).await?
+        } else {
+            Bytes::new()
+        };
+        let request = Request {
+            headers: &session.req_header().headers,
+            path: &path,
+            body,
+            client: ctx.origin.client,
+            https: ctx.origin.https,
+            identity: ctx.permitted.as_ref().and_then(Permitted::identity),
+            now,
+        };
+        self.endpoints.serve(endpoint, request).await.map(Outcome::Reply)
+    }
+
+    fn body_limit(&self, route: &Route) -> u64 {
+        route.policy.max_body.unwrap_or(self.limits.body)
+    }
+
+    async fn answer(&self, session: &mut Session, ctx: &mut Context, mut reply: Reply) -> PingoraResult<()> {
+        ctx.answered_here = true;
+        if let Some(route) = &ctx.route {
+            edit::reply_headers(&mut reply, &route.edits.response);
+        }
+        reply::send(session, reply, &ctx.request_id).await
+    }
+
+    /// The failure as a response, and in the log and counters.
+    fn refuse(&self, ctx: &mut Context, fault: Fault) -> Reply {
+        if fault.status == 401 {
+            let reason = fault.cause.as_deref().unwrap_or("other");
+            self.metrics.token_rejections.with_label_values(&[reason]).inc();
+        }
+        if fault.status >= 500 {
+            tracing::warn!(
+                request_id = ctx.request_id, status = fault.status, code = fault.code,
+                cause = fault.cause.as_deref().unwrap_or_default(), "request failed"
+            );
+        }
+        let reply = Reply::from_fault(&fault, &ctx.request_id);
+        ctx.fault = Some(fault);
+        reply
+    }
+}
+
+fn clean_path(session: &Session) -> Result<CleanPath, Fault> {
+    let target = edit::origin_form(session.req_header());
+    CleanPath::parse(target).map_err(|e| Fault::bad_request("invalid_path", e.to_string()))
+}
+
+#[async_trait]
+impl ProxyHttp for Gateway {
+    type CTX = Context;
+
+    fn new_ctx(&self) -> Context {
+        Context::new(self.ids.next())
+    }
+
+    async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> PingoraResult<bool> {
+        ctx.in_flight = Some(InFlight::count(&self.metrics.in_flight));
+        let reply = match self.pass(session, ctx).await {
+            Ok(Outcome::Forward) => return Ok(false),
+            Ok(Outcome::Reply(reply)) => reply,
+            Err(fault) => self.refuse(ctx, fault),
+        };
+        self.answer(session, ctx, reply).await?;
+        Ok(true)
+    }
+
+    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> PingoraResult<Box<HttpPeer>> {
+        let peer = match ctx.route.as_deref().map(|r| &r.target) {
+            Some(Target::Upstream(upstream)) => upstream.peer(&mut ctx.tried),
+            Some(Target::Echo) => Some(upstream::echo_peer()),
+            _ => None,
+        };
+        let peer = peer.ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "no server has an address").into_up())?;
+        ctx.upstream = peer._address.as_inet().copied();
+        Ok(peer)
+    }
+
+    /// Runs after pingora has removed hop-by-hop fields, so that what is set here arrives (invariant 2).
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        request: &mut RequestHeader,
+        ctx: &mut Context,
+    ) -> PingoraResult<()> {
+        let (Some(route), Some(path), Some(permitted)) = (&ctx.route, &ctx.path, &ctx.permitted) else {
+            return Err(Error::explain(ErrorType::InternalError, "not permitted").into_in());
+        };
+        edit::target(request, path, route.policy.strip_prefix.as_deref())?;
+        edit::credentials(request, forwards_token(route));
+        edit::method_override(request, &route.policy.methods);
+        edit::request_headers(request, &route.edits.request)?;
+        self.identity_headers.apply(request, permitted.identity().map(Arc::as_ref))?;
+        upstream::forwarded::rewrite(
+            request, &ctx.origin, ctx.authority.as_deref(), route.policy.strip_prefix.as_deref(),
+        )?;
+        edit::request_id(request, &ctx.request_id)
+    }
+
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        chunk: &mut Option<Bytes>,
+        _: bool,
+        ctx: &mut Context,
+    ) -> PingoraResult<()> {
+        ctx.body_received += chunk.as_ref().map_or(0, |b| b.len() as u64);
+        let limit = ctx.route.as_deref().map_or(self.limits.body, |r| self.body_limit(r));
+        // After an upgrade this is a tunnel, not a body.
+        if ctx.body_received > limit && !ctx.upgraded {
+            ctx.fault = Some(Fault::body_too_large(limit));
+            return Err(Error::explain(ErrorType::HTTPStatus(413), "request body too large").into_down());
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        _: &mut Session,
+        response: &mut ResponseHeader,
+        ctx: &mut Context,
+    ) -> PingoraResult<()> {
+        ctx.upgraded = response.status == http::StatusCode::SWITCHING_PROTOCOLS;
+        edit::response_hop_by_hop(response);
+        if let Some(route) = &ctx.route {
+            edit::response_headers(response, &route.edits.response)?;
+        }
+        response.insert_header(reply::REQUEST_ID, &ctx.request_id)
+    }
+
+    fn fail_to_connect(
+        &self,
+        _: &mut Session,
+        peer: &HttpPeer,
+        ctx: &mut Context,
+        mut e: Box<Error>,
+    ) -> Box<Error> {
+        let Some(Target::Upstream(upstream)) = ctx.route.as_deref().map(|r| &r.target) else { return e };
+        self.metrics.upstream_errors.with_label_values(&[&upstream.name, "connect"]).inc();
+        tracing::warn!(upstream = %upstream.name, server = %peer._address, error = %e, "upstream not reached");
+        // Nothing has been sent, so another server may take any request.
+        e.set_retry(upstream.has_untried(ctx.tried));
+        e
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {
+        let silent = FailToProxy { error_code: 0, can_reuse_downstream: false };
+        let fault = ctx.fault.take().or_else(|| reply::fault_of(e));
+        let Some(fault) = fault.filter(|_| session.response_written().is_none()) else { return silent };
+        if *e.esource() == ErrorSource::Upstream
+            && let Some(Target::Upstream(upstream)) = ctx.route.as_deref().map(|r| &r.target)
+            && fault.status != 503
+        {
+            self.metrics.upstream_errors.with_label_values(&[&upstream.name, fault.code]).inc();
+        }
+        let status = fault.status;
+        // The upstream may have taken part of the request: neither side's framing is certain any more.
+        let reply = self.refuse(ctx, fault.closing());
+        if let Err(e) = self.answer(session, ctx, reply).await {
+            tracing::debug!(request_id = ctx.request_id, error = %e, "error response not sent");
+        }
+        FailToProxy { error_code: status, can_reuse_downstream: false }
+    }
+
+    /// Failures are logged once, by `refuse` and the access log.
+    fn suppress_error_log(&self, _: &Session, _: &Context, _: &Error) -> bool {
+        true
+    }
+
+    fn suppress_proxy_warn_log(
+        &self,
+        _: &Session,
+        _: &Context,
+        _: &Error,
+        _: pingora_proxy::ProxyWarnLogContext,
+    ) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, e: Option<&Error>, ctx: &mut Context) {
+        ctx.in_flight = None;
+        let elapsed = ctx.started.elapsed();
+        let downstream: &ServerSession = &session.downstream_session;
+        // 499 (nginx): the client left before a response could be written.
+        let status = downstream.response_written().map_or(499, |r| r.status.as_u16());
+        match &ctx.route {
+            Some(route) => route.metrics.observe(status, elapsed),
+            None => self.unrouted.observe(status, elapsed),
+        }
+        let Some(log) = &self.access_log else { return };
+        if ctx.fault.is_none() {
+            ctx.fault = e.and_then(reply::fault_of);
+        }
+        let answered = Answered {
+            status,
+            bytes_in: downstream.body_bytes_read() as u64,
+            bytes_out: downstream.body_bytes_sent() as u64,
+            elapsed,
+        };
+        log.log(&ctx.log_line(downstream.req_header(), answered));
+    }
+}
+
+fn forwards_token(route: &Route) -> bool {
+    matches!(&route.target, Target::Upstream(u) if u.forward_token)
+}

@@ -1,0 +1,358 @@
+//! The composition root: builds every part from the configuration and runs them. The only module that names
+//! a concrete store.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use pingora_core::listeners::tls::TlsSettings;
+use pingora_core::server::configuration::ServerConf;
+use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
+use pingora_core::services::listening::Service;
+use pingora_proxy::http_proxy;
+
+use crate::access_log::AccessLog;
+use crate::admin::Admin;
+use crate::auth::{Authenticator, IdentityHeaders};
+use crate::background::Background;
+use crate::clock::Timestamp;
+use crate::config::{Config, SessionStore, Target as TargetConfig, UserStore};
+use crate::connection::Connections;
+use crate::context::RequestIds;
+use crate::endpoints::{Endpoint, Endpoints};
+use crate::gateway::Gateway;
+use crate::limits::RateLimiter;
+use crate::metrics::Metrics;
+use crate::passwords::Hasher;
+use crate::route::{HostPattern, Methods, Pattern, Table};
+use crate::store::embedded::Embedded;
+use crate::store::{LoginThrottle, RefreshPolicy, Sessions, Users};
+use crate::target::{HeaderEdits, Route, Target};
+use crate::tokens::{Issuers, Mint, RefreshTokens, Revocations, SigningKeys, Verifier};
+use crate::upstream::Upstream;
+
+/// A reason not to start, in words for the operator.
+pub type StartError = Box<dyn std::error::Error + Send + Sync>;
+
+/// How often the end of the last request is looked for while stopping.
+const DRAIN_POLL: Duration = Duration::from_millis(10);
+
+/// Sessions, users and throttles, whichever stores they are in.
+pub struct Stores {
+    pub users: Arc<dyn Users>,
+    pub sessions: Arc<dyn Sessions>,
+    pub throttle: Arc<dyn LoginThrottle>,
+}
+
+/// The parts that sign and verify.
+pub struct TokenParts {
+    pub keys: Arc<SigningKeys>,
+    pub issuers: Arc<Issuers>,
+    pub verifier: Arc<Verifier>,
+    pub revocations: Arc<Revocations>,
+}
+
+/// Opens the configured stores; revocations still in force are in `revocations` when this returns.
+pub fn open_stores(config: &Config, revocations: Arc<Revocations>) -> Result<Stores, StartError> {
+    let (UserStore::Embedded, SessionStore::Embedded) = (&config.users, &config.sessions);
+    let embedded = Embedded::open(&config.server.data_dir, revocations)?;
+    Ok(Stores { users: embedded.clone(), sessions: embedded.clone(), throttle: embedded })
+}
+
+/// Loads or makes our keys and prepares verification.
+pub fn token_parts(config: &Config, now: Timestamp) -> Result<TokenParts, StartError> {
+    let keys = Arc::new(SigningKeys::open(&config.server.data_dir, &config.tokens, now)?);
+    let revocations = Arc::new(Revocations::new());
+    let issuers = Arc::new(Issuers::new(&config.issuers)?);
+    let verifier = Verifier::new(&config.tokens, keys.clone(), issuers.clone(), revocations.clone())?;
+    Ok(TokenParts { keys, issuers, verifier: Arc::new(verifier), revocations })
+}
+
+pub fn refresh_policy(config: &Config) -> RefreshPolicy {
+    RefreshPolicy {
+        grace: config.tokens.refresh_grace,
+        idle_ttl: config.tokens.refresh_idle_ttl,
+        access_lifetime: config.tokens.access_ttl + config.tokens.leeway,
+    }
+}
+
+/// Upstreams by name.
+fn upstreams(config: &Config) -> BTreeMap<String, Arc<Upstream>> {
+    let numbered = config.upstreams.iter().zip(1..);
+    numbered.map(|((name, u), group)| (name.clone(), Arc::new(Upstream::new(name, u, group)))).collect()
+}
+
+/// Configured routes and endpoints, in one table.
+pub fn routes(
+    config: &Config,
+    upstreams: &BTreeMap<String, Arc<Upstream>>,
+    metrics: &Metrics,
+) -> Result<Table<Arc<Route>>, StartError> {
+    let mut entries = Vec::new();
+    for policy in &config.routes {
+        let target = match &policy.target {
+            TargetConfig::Upstream(name) => {
+                let upstream = upstreams.get(name).ok_or_else(|| format!("no upstream is called {name:?}"))?;
+                Target::Upstream(upstream.clone())
+            }
+            TargetConfig::Echo => Target::Echo,
+            TargetConfig::Respond { status, body, content_type } => Target::respond(*status, body, content_type),
+            TargetConfig::Redirect { status, to } => Target::redirect(*status, to),
+        };
+        let route = Route {
+            target,
+            limiter: policy.rate_limit.map(RateLimiter::new),
+            metrics: metrics.route(&label(&policy.host, &policy.path)),
+            edits: HeaderEdits::new(policy),
+            policy: policy.clone(),
+        };
+        entries.push((policy.host.clone(), policy.path.clone(), policy.methods.clone(), Arc::new(route)));
+    }
+    for endpoint in Endpoint::ALL {
+        let (method, path) = endpoint.address(&config.endpoints.prefix);
+        let policy = endpoint_policy(endpoint, method, &path)?;
+        let route = Route {
+            target: Target::Endpoint(endpoint),
+            limiter: None,
+            metrics: metrics.route(&path),
+            edits: HeaderEdits::default(),
+            policy: policy.clone(),
+        };
+        entries.push((HostPattern::Any, policy.path, policy.methods, Arc::new(route)));
+    }
+    Table::build(entries).map_err(|conflicts| format!("routes conflict: {conflicts:?}").into())
+}
+
+fn label(host: &HostPattern, path: &Pattern) -> String {
+    match host {
+        HostPattern::Any => path.as_str().to_owned(),
+        named => format!("{named}{}", path.as_str()),
+    }
+}
+
+fn endpoint_policy(endpoint: Endpoint, method: &str, path: &str) -> Result<crate::config::Route, StartError> {
+    Ok(crate::config::Route {
+        line: 0,
+        path: Pattern::parse(path)?,
+        host: HostPattern::Any,
+        methods: Methods::parse(&[method.to_owned()])?,
+        target: TargetConfig::Echo,
+        auth: endpoint.auth(),
+        require: Default::default(),
+        strip_prefix: None,
+        rate_limit: None,
+        max_body: None,
+        request_headers: Default::default(),
+        response_headers: Default::default(),
+    })
+}
+
+/// Runs the gateway until a signal ends it.
+///
+/// # Errors
+/// Whatever keeps it from starting, with the remedy. Once it serves, it does not return an error.
+pub fn run(config: &Config) -> Result<(), StartError> {
+    let now = Timestamp::now();
+    let metrics = Arc::new(Metrics::new()?);
+    count_panics(&metrics);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("background")
+        .enable_all()
+        .build()?;
+    let _inside = runtime.enter();
+
+    let tokens = token_parts(config, now)?;
+    let stores = open_stores(config, tokens.revocations.clone())?;
+    let upstreams = upstreams(config);
+    let table = routes(config, &upstreams, &metrics)?;
+    let identity_headers = Arc::new(IdentityHeaders::new(&config.identity.headers));
+    let authenticator = Arc::new(Authenticator::new(
+        tokens.verifier.clone(),
+        config.tokens.cache_bytes,
+        identity_headers.clone(),
+    ));
+    let ids = Arc::new(RequestIds::new());
+    let access_log = match config.log.access {
+        true => Some(Arc::new(AccessLog::start(metrics.access_log_dropped.clone())?)),
+        false => None,
+    };
+    let refresh_tokens = RefreshTokens::load_or_create(&config.server.data_dir)?;
+    let endpoints = Endpoints {
+        config: config.endpoints.clone(),
+        issuer: config.tokens.issuer.clone(),
+        users: stores.users.clone(),
+        sessions: stores.sessions.clone(),
+        throttle: stores.throttle.clone(),
+        throttle_policy: config.throttle,
+        hasher: Arc::new(Hasher::start(
+            config.passwords.cost,
+            config.passwords.concurrency,
+            config.passwords.queue,
+        )?),
+        min_password_length: config.passwords.min_length,
+        mint: Mint::new(&config.tokens, tokens.keys.clone()),
+        keys: tokens.keys.clone(),
+        device_cookies: refresh_tokens.device_cookies(),
+        refresh_tokens,
+        revocations: tokens.revocations.clone(),
+        authenticator: authenticator.clone(),
+        refresh_policy: refresh_policy(config),
+        refresh_ttl: config.tokens.refresh_ttl,
+        metrics: metrics.clone(),
+    };
+    let background = Background {
+        keys: tokens.keys.clone(),
+        issuers: tokens.issuers.clone(),
+        revocations: tokens.revocations.clone(),
+        sessions: stores.sessions.clone(),
+        upstreams: upstreams.values().cloned().collect(),
+        routes: table.values().cloned().collect(),
+    };
+    background.start(runtime.handle());
+
+    let draining = Arc::new(AtomicBool::new(false));
+    let admin = Admin {
+        metrics: metrics.clone(),
+        authenticator: authenticator.clone(),
+        revocations: tokens.revocations.clone(),
+        users: stores.users.clone(),
+        upstreams: upstreams.values().cloned().collect(),
+        draining: draining.clone(),
+    };
+    let gateway = Gateway {
+        routes: table,
+        auth: authenticator,
+        identity_headers,
+        endpoints: Arc::new(endpoints),
+        limits: config.server.limits,
+        trusted_proxies: config.server.trusted_proxies.clone(),
+        unrouted: metrics.route("-"),
+        metrics: metrics.clone(),
+        access_log: access_log.clone(),
+        ids: ids.clone(),
+    };
+    let drain = Drain { metrics, draining, access_log: access_log.clone(), background: runtime.handle().clone() };
+    serve(config, gateway, admin, ids, drain)?;
+    end_process(access_log.as_deref())
+}
+
+/// Listens and serves until a signal.
+fn serve(
+    config: &Config,
+    gateway: Gateway,
+    admin: Admin,
+    ids: Arc<RequestIds>,
+    drain: Drain,
+) -> Result<(), StartError> {
+    // pingora panics on an address it cannot bind; asking first gives an error in words.
+    for address in config.server.listen.iter().map(|l| l.address).chain(config.server.admin) {
+        std::net::TcpListener::bind(address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
+    }
+    let conf = ServerConf {
+        threads: config.server.threads,
+        grace_period_seconds: Some(config.server.shutdown_grace.as_secs()),
+        graceful_shutdown_timeout_seconds: Some(0),
+        upstream_keepalive_pool_size: 1024,
+        max_retries: 8,
+        ..ServerConf::default()
+    };
+    let mut server = Server::new_with_opt_and_conf(None, conf);
+    server.bootstrap();
+
+    let proxy = Arc::new(http_proxy(&server.configuration, gateway));
+    let connections = Connections::new(proxy, config.server.limits, drain.metrics.clone(), ids);
+    let mut public = Service::new("gateway".to_owned(), connections);
+    for listener in &config.server.listen {
+        let address = listener.address.to_string();
+        match &listener.tls {
+            None => public.add_tcp(&address),
+            Some(tls) => {
+                let mut settings =
+                    TlsSettings::intermediate(&tls.cert.to_string_lossy(), &tls.key.to_string_lossy())?;
+                if listener.h2 {
+                    settings.enable_h2();
+                }
+                public.add_tls_with_settings(&address, None, settings);
+            }
+        }
+        tracing::info!(%address, tls = listener.tls.is_some(), h2 = listener.h2, "listening");
+    }
+    server.add_service(public);
+    if let Some(address) = config.server.admin {
+        let mut service = Service::new("admin".to_owned(), admin);
+        service.add_tcp(&address.to_string());
+        server.add_service(service);
+        tracing::info!(%address, "admin listening");
+    }
+    server.run(RunArgs { shutdown_signal: Box::new(drain) });
+    Ok(())
+}
+
+/// Every panic is counted and logged; it costs its connection, not the process.
+fn count_panics(metrics: &Metrics) {
+    let panics = metrics.panics.clone();
+    let default = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        panics.inc();
+        tracing::error!(location = ?info.location().map(ToString::to_string), "panic");
+        default(info);
+    }));
+}
+
+/// Turns a signal into a shutdown: pingora closes the listeners and idle connections, and the process ends as
+/// soon as the running requests have.
+struct Drain {
+    metrics: Arc<Metrics>,
+    draining: Arc<AtomicBool>,
+    access_log: Option<Arc<AccessLog>>,
+    background: tokio::runtime::Handle,
+}
+
+#[async_trait]
+impl ShutdownSignalWatch for Drain {
+    async fn recv(&self) -> ShutdownSignal {
+        signalled().await;
+        self.draining.store(true, Ordering::Release);
+        tracing::info!(in_flight = self.metrics.in_flight.get(), "stopping");
+        let (metrics, access_log) = (self.metrics.clone(), self.access_log.clone());
+        self.background.spawn(async move {
+            let idle = async {
+                // A connection accepted last may not have become a request yet.
+                tokio::time::sleep(DRAIN_POLL * 5).await;
+                while metrics.in_flight.get() > 0 {
+                    tokio::time::sleep(DRAIN_POLL).await;
+                }
+            };
+            // A second signal means now. Otherwise pingora's grace period is the limit.
+            tokio::select! { () = idle => {}, () = signalled() => {} }
+            end_process(access_log.as_deref())
+        });
+        ShutdownSignal::GracefulTerminate
+    }
+}
+
+/// pingora sleeps through its whole grace period even when nothing runs any more, so the end comes from here.
+fn end_process(access_log: Option<&AccessLog>) -> ! {
+    if let Some(log) = access_log {
+        log.finish();
+    }
+    tracing::info!("stopped");
+    std::process::exit(0)
+}
+
+/// SIGTERM or SIGINT. SIGHUP is left for reloading and must not end the process meanwhile.
+async fn signalled() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let streams = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = streams else { return std::future::pending().await };
+    loop {
+        tokio::select! {
+            _ = term.recv() => return,
+            _ = int.recv() => return,
+            _ = hup.recv() => tracing::warn!("SIGHUP ignored: reloading is not available; restart to apply changes"),
+        }
+    }
+}

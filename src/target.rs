@@ -1,0 +1,86 @@
+//! A route ready to run: its policy from the configuration, its target, its limiter and its counters.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderValue};
+
+use crate::config;
+use crate::endpoints::Endpoint;
+use crate::limits::RateLimiter;
+use crate::metrics::RouteMetrics;
+use crate::reply::Reply;
+use crate::upstream::Upstream;
+
+pub struct Route {
+    pub policy: config::Route,
+    pub target: Target,
+    pub limiter: Option<RateLimiter>,
+    pub metrics: RouteMetrics,
+    pub edits: HeaderEdits,
+}
+
+/// What answers a permitted request.
+pub enum Target {
+    Upstream(Arc<Upstream>),
+    Echo,
+    /// `respond` and `redirect`: the same response every time.
+    Fixed(Reply),
+    Endpoint(Endpoint),
+}
+
+/// Header edits with names and values parsed.
+#[derive(Default)]
+pub struct HeaderEdits {
+    pub request: Edits,
+    pub response: Edits,
+}
+
+#[derive(Default)]
+pub struct Edits {
+    pub set: Vec<(header::HeaderName, HeaderValue)>,
+    pub remove: Vec<header::HeaderName>,
+}
+
+impl HeaderEdits {
+    pub fn new(route: &config::Route) -> Self {
+        Self { request: Edits::new(&route.request_headers), response: Edits::new(&route.response_headers) }
+    }
+}
+
+impl Edits {
+    /// The names and values were checked with the configuration; what does not parse is left out.
+    fn new(edits: &config::HeaderEdits) -> Self {
+        let set = edits.set.iter().filter_map(|(n, v)| Some((n.parse().ok()?, v.parse().ok()?))).collect();
+        Self { set, remove: edits.remove.iter().filter_map(|n| n.parse().ok()).collect() }
+    }
+}
+
+impl Target {
+    /// A `respond` target.
+    pub fn respond(status: u16, body: &str, content_type: &str) -> Self {
+        let content_type =
+            HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
+        Self::Fixed(Reply::of(status, content_type, Bytes::copy_from_slice(body.as_bytes())))
+    }
+
+    /// A `redirect` target. `to` comes from the configuration alone, so no request can choose where it leads.
+    pub fn redirect(status: u16, to: &str) -> Self {
+        let reply = Reply::empty(status);
+        Self::Fixed(match HeaderValue::from_str(to) {
+            Ok(location) => reply.with(header::LOCATION, location),
+            Err(_) => reply,
+        })
+    }
+
+    /// What `explain` and the access log call it.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::Upstream(upstream) => format!("upstream {:?}", upstream.name),
+            Self::Echo => "echo".into(),
+            Self::Fixed(reply) if (300..400).contains(&reply.status) => format!("redirect {}", reply.status),
+            Self::Fixed(reply) => format!("respond {}", reply.status),
+            Self::Endpoint(endpoint) => format!("endpoint {}", endpoint.name()),
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Groups of servers behind a route: peers in turn, time limits, names resolved in the background.
+//!
+//! Not here yet: health checks, weighting, retries beyond a failed connection, TLS to the upstream.
+
+mod echo;
+pub mod forwarded;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use arc_swap::ArcSwap;
+use pingora_core::upstreams::peer::HttpPeer;
+
+use crate::config;
+
+pub use echo::echo_peer;
+
+/// One configured upstream.
+pub struct Upstream {
+    pub name: String,
+    pub forward_token: bool,
+    servers: Vec<Server>,
+    next: AtomicUsize,
+    peer: HttpPeer,
+}
+
+/// One `host:port`, and the addresses it stands for at the moment.
+struct Server {
+    name: String,
+    addresses: ArcSwap<Vec<SocketAddr>>,
+}
+
+/// Servers already tried for a request, so that a retry goes elsewhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tried(u64);
+
+impl Upstream {
+    /// `group` keeps this upstream's pooled connections apart from all others'.
+    pub fn new(name: &str, config: &config::Upstream, group: u64) -> Self {
+        let servers = config.servers.iter().map(|s| Server::new(s)).collect();
+        // The address is a placeholder: `peer` sets the real one. A literal is parsed without DNS.
+        let mut peer = HttpPeer::new("127.0.0.1:0", false, String::new());
+        peer.group_key = group;
+        let options = &mut peer.options;
+        options.connection_timeout = Some(config.timeouts.connect);
+        options.total_connection_timeout = Some(config.timeouts.connect);
+        options.read_timeout = Some(config.timeouts.read);
+        options.write_timeout = Some(config.timeouts.write);
+        options.idle_timeout = Some(config.timeouts.idle);
+        Self {
+            name: name.to_owned(),
+            forward_token: config.forward_token,
+            servers,
+            next: AtomicUsize::new(0),
+            peer,
+        }
+    }
+
+    /// The next server's peer, in turn, skipping those in `tried` and those without an address.
+    pub fn peer(&self, tried: &mut Tried) -> Option<Box<HttpPeer>> {
+        let start = self.next.fetch_add(1, Ordering::Relaxed);
+        let count = self.servers.len();
+        (0..count).map(|i| (start.wrapping_add(i)) % count).find_map(|index| {
+            // Servers beyond the 64th share bits; a retry may then skip one too many, never one too few.
+            let bit = 1 << (index & 63);
+            if tried.0 & bit != 0 {
+                return None;
+            }
+            let address = self.servers[index].address(start)?;
+            tried.0 |= bit;
+            let mut peer = Box::new(self.peer.clone());
+            peer._address = pingora_core::protocols::l4::socket::SocketAddr::Inet(address);
+            Some(peer)
+        })
+    }
+
+    /// Whether a server is left that `tried` does not name.
+    pub fn has_untried(&self, tried: Tried) -> bool {
+        (0..self.servers.len()).any(|i| tried.0 & (1 << (i & 63)) == 0)
+    }
+
+    /// Whether at least one server has an address.
+    pub fn is_resolved(&self) -> bool {
+        self.servers.iter().any(|s| !s.addresses.load().is_empty())
+    }
+
+    /// Looks every name up again. A failed look-up keeps the last good addresses.
+    pub async fn resolve(&self) {
+        for server in &self.servers {
+            server.resolve().await;
+        }
+    }
+}
+
+impl Server {
+    fn new(name: &str) -> Self {
+        let literal = name.parse::<SocketAddr>().ok();
+        Self { name: name.to_owned(), addresses: ArcSwap::from_pointee(literal.into_iter().collect()) }
+    }
+
+    fn address(&self, turn: usize) -> Option<SocketAddr> {
+        let addresses = self.addresses.load();
+        addresses.get(turn % addresses.len().max(1)).copied()
+    }
+
+    async fn resolve(&self) {
+        if self.name.parse::<SocketAddr>().is_ok() {
+            return;
+        }
+        match tokio::net::lookup_host(&self.name).await {
+            Ok(found) => {
+                let mut found: Vec<SocketAddr> = found.collect();
+                found.sort();
+                found.dedup();
+                if !found.is_empty() && found != **self.addresses.load() {
+                    tracing::info!(server = %self.name, addresses = ?found, "upstream resolved");
+                    self.addresses.store(Arc::new(found));
+                }
+            }
+            Err(e) => tracing::warn!(server = %self.name, error = %e, "upstream name not resolved"),
+        }
+    }
+}
