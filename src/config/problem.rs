@@ -86,7 +86,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that was found, in the order of the lines.
+/// Everything that was found, in the order of the lines; shown without a final line break.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
@@ -119,14 +119,12 @@ impl fmt::Display for Problems {
         for problem in &self.0 {
             writeln!(f, "{problem}")?;
         }
-        let plural = |n| if n == 1 { "" } else { "s" };
+        let count = |n: usize, what| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         match self.count() {
             (0, 0) => Ok(()),
-            (0, warnings) => writeln!(f, "{warnings} warning{}", plural(warnings)),
-            (errors, 0) => writeln!(f, "{errors} problem{}", plural(errors)),
-            (errors, warnings) => {
-                writeln!(f, "{errors} problem{}, {warnings} warning{}", plural(errors), plural(warnings))
-            }
+            (0, warnings) => f.write_str(&count(warnings, "warning")),
+            (errors, 0) => f.write_str(&count(errors, "problem")),
+            (errors, warnings) => write!(f, "{}, {}", count(errors, "problem"), count(warnings, "warning")),
         }
     }
 }
