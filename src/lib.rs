@@ -38,6 +38,7 @@ pub mod fault;
 pub mod gateway;
 pub mod head;
 pub mod header_alias;
+pub mod import;
 pub mod limits;
 pub mod metrics;
 pub mod passwords;
