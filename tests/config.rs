@@ -320,3 +320,15 @@ proptest! {
         }
     }
 }
+
+/// A quadratic step, of any kind, would take minutes here.
+#[test]
+fn ten_thousand_routes_load() {
+    let route =
+        |n: usize| format!("[[routes]]\npath = \"/service-{n}/{{id}}\"\nupstream = \"u{}\"\n", n % 100);
+    let upstream = |n: usize| format!("[upstreams.u{n}]\nservers = [\"a:1\"]\n");
+    let text: String = (0..100).map(upstream).chain((0..10_000).map(route)).collect();
+    let began = std::time::Instant::now();
+    assert_eq!(parse(&text).unwrap().config.routes[9_999].line, 200 + 3 * 9_999 + 1);
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
+}

@@ -132,13 +132,19 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// A file's name and text, to turn byte offsets into places.
-#[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub name: &'a str,
     pub text: &'a str,
+    /// Where each line begins.
+    lines: Vec<usize>,
 }
 
 impl<'a> Source<'a> {
+    pub fn new(name: &'a str, text: &'a str) -> Self {
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { name, text, lines }
+    }
+
     pub fn problem(&self, severity: Severity, span: Range<usize>, message: impl Into<String>) -> Problem {
         let start = self.boundary(span.start);
         let end = self.boundary(span.end).max(start);
@@ -165,7 +171,7 @@ impl<'a> Source<'a> {
 
     /// The line of a byte, from 1.
     pub fn line(&self, offset: usize) -> usize {
-        self.text[..self.boundary(offset)].matches('\n').count() + 1
+        self.lines.partition_point(|start| *start <= offset)
     }
 
     /// The start of the character at `offset`, within the text.
@@ -279,7 +285,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str, span: Range<usize>) -> String {
-        Source { name: "gateway.toml", text }.problem(Severity::Error, span, "no").to_string()
+        Source::new("gateway.toml", text).problem(Severity::Error, span, "no").to_string()
     }
 
     #[test]

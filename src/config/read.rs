@@ -25,7 +25,7 @@ pub(super) struct Read {
     pub problems: Vec<Problem>,
 }
 
-pub(super) fn read(source: Source<'_>, env: &dyn Fn(&str) -> Option<String>) -> Read {
+pub(super) fn read(source: &Source<'_>, env: &dyn Fn(&str) -> Option<String>) -> Read {
     let (mut tree, errors) = DeTable::parse_recoverable(source.text);
     let mut problems = syntax(source, &errors);
     let misread: Vec<usize> = problems.iter().map(|p| p.line).collect();
@@ -59,7 +59,7 @@ pub(super) fn read(source: Source<'_>, env: &dyn Fn(&str) -> Option<String>) -> 
 }
 
 /// The first error of every line: those after it come from reading on in the wrong place.
-fn syntax(source: Source<'_>, errors: &[Error]) -> Vec<Problem> {
+fn syntax(source: &Source<'_>, errors: &[Error]) -> Vec<Problem> {
     let mut problems: Vec<Problem> = Vec::new();
     for error in errors.iter().take(MOST_PROBLEMS) {
         let problem = source.problem(Severity::Error, error.span().unwrap_or_default(), error.message());
@@ -74,7 +74,7 @@ fn syntax(source: Source<'_>, errors: &[Error]) -> Vec<Problem> {
 
 /// Whether `problem` may come of a syntax error on one of the lines `misread`: one between it and the table
 /// header above it, which may have put its key into the wrong table.
-fn follows(source: Source<'_>, problem: &Problem, misread: &[usize]) -> bool {
+fn follows(source: &Source<'_>, problem: &Problem, misread: &[usize]) -> bool {
     let above = source.text.lines().take(problem.line).collect::<Vec<_>>();
     let header = above.iter().rposition(|line| line.trim_start().starts_with('[')).map_or(0, |at| at + 1);
     misread.iter().any(|line| (header..=problem.line).contains(line))
@@ -147,7 +147,7 @@ fn remove_from_array(
 }
 
 /// serde's message in the words of somebody who writes a file. It may quote a value, so it is never passed on.
-fn explain(source: Source<'_>, error: &Error, removed: &Removed, span: Span) -> Problem {
+fn explain(source: &Source<'_>, error: &Error, removed: &Removed, span: Span) -> Problem {
     let written = source.written(&span);
     let problem = |message: String| source.problem(Severity::Error, span.clone(), message);
     if let Some((_, known)) =
@@ -237,7 +237,7 @@ type Unfilled = (Span, String, String);
 fn expand(
     text: &str,
     span: &Span,
-    source: Source<'_>,
+    source: &Source<'_>,
     env: &dyn Fn(&str) -> Option<String>,
 ) -> Result<String, Unfilled> {
     let mut expanded = String::with_capacity(text.len());
@@ -285,7 +285,7 @@ pub(super) fn is_name(text: &str) -> bool {
 }
 
 /// Where within `span` the file says `part`, or all of it where an escape hides that.
-fn place(source: Source<'_>, span: &Span, part: &str) -> Span {
+fn place(source: &Source<'_>, span: &Span, part: &str) -> Span {
     let found = source.text.get(span.clone()).and_then(|text| text.find(part));
     found.map_or(span.clone(), |at| span.start + at..span.start + at + part.len())
 }
