@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use portcullis::config::{Config, Loaded, Problems, schema};
+use portcullis::config::{self, Config, Loaded, Problems};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -50,7 +50,7 @@ fn wrong_files_are_refused_and_explained() {
             continue;
         };
         let (errors, _) = problems.count();
-        let shown = problems.to_string();
+        let shown = format!("{problems}\n");
         if errors == 0 || !shown.contains("error: ") {
             faults.push(format!("{} has no error", path.display()));
         }
@@ -145,7 +145,11 @@ fn a_shorter_session_shortens_the_idle_time_that_nobody_wrote() {
     assert_eq!(config.tokens.refresh_idle_ttl, config.tokens.refresh_ttl);
 }
 
-/// Key, as `a.b[].c`, and its schema with references followed.
+fn schema() -> Value {
+    serde_json::from_str(&config::schema()).unwrap()
+}
+
+/// Key, as `a.b.c`, and its schema with references followed.
 fn keys(schema: &Value) -> Vec<(String, Value)> {
     fn walk(root: &Value, node: &Value, name: &str, found: &mut Vec<(String, Value)>) {
         if let Some(reference) = node.get("$ref").and_then(Value::as_str) {
@@ -201,8 +205,7 @@ fn every_key_is_documented_with_its_default() {
         );
         let is_table = keys.iter().any(|(other, _)| other.starts_with(&format!("{name}.")));
         if is_table && !rows.contains_key(name.as_str()) {
-            let heading = format!("{name}]");
-            if !text.contains(&heading) {
+            if ![format!("[{name}]"), format!("[{name}.NAME]")].iter().any(|heading| text.contains(heading)) {
                 missing.push(format!("{name}: no heading [{name}]"));
             }
             continue;
@@ -212,10 +215,10 @@ fn every_key_is_documented_with_its_default() {
             continue;
         };
         let default = node.get("default").filter(|_| !is_table).map(in_toml);
-        if let Some(default) = default.filter(|default| default != "none") {
-            if !row.contains(&format!("`{default}`")) {
-                missing.push(format!("{name}: the row does not say its default `{default}`"));
-            }
+        if let Some(default) =
+            default.filter(|default| default != "none" && !row.contains(&format!("`{default}`")))
+        {
+            missing.push(format!("{name}: the row does not say its default `{default}`"));
         }
     }
     let known: Vec<&str> = keys.iter().map(|(name, _)| name.as_str()).collect();
@@ -223,6 +226,23 @@ fn every_key_is_documented_with_its_default() {
         missing.push(format!("{row}: documented, but there is no such key"));
     }
     assert!(missing.is_empty(), "docs/configuration.md:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn the_examples_of_the_documentation_are_right() {
+    let text = std::fs::read_to_string(root().join("docs/configuration.md")).unwrap();
+    let examples: Vec<&str> =
+        text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(examples.len() > 8);
+    for example in examples {
+        // One shows certificates that are not there, another a route whose upstream stands elsewhere.
+        let text = example.replace("tls/cert.pem", "a.pem").replace("tls/key.pem", "a.key");
+        let upstream =
+            if text.contains("upstream = \"api\"") { "[upstreams.api]\nservers = [\"a:1\"]\n" } else { "" };
+        if let Err(problems) = parse(&format!("{text}{upstream}")) {
+            panic!("{example}\n{problems}");
+        }
+    }
 }
 
 #[test]
@@ -299,4 +319,16 @@ proptest! {
             prop_assert!(!shown.contains('\x1b'), "a control character reaches the terminal");
         }
     }
+}
+
+/// A quadratic step, of any kind, would take minutes here.
+#[test]
+fn ten_thousand_routes_load() {
+    let route =
+        |n: usize| format!("[[routes]]\npath = \"/service-{n}/{{id}}\"\nupstream = \"u{}\"\n", n % 100);
+    let upstream = |n: usize| format!("[upstreams.u{n}]\nservers = [\"a:1\"]\n");
+    let text: String = (0..100).map(upstream).chain((0..10_000).map(route)).collect();
+    let began = std::time::Instant::now();
+    assert_eq!(parse(&text).unwrap().config.routes[9_999].line, 200 + 3 * 9_999 + 1);
+    assert!(began.elapsed().as_secs() < 20, "{:?}", began.elapsed());
 }

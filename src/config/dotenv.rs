@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use super::problem::Problem;
+use super::read::is_name;
 
 /// Reads `NAME=value`, `export NAME=value`, `NAME="with \n escapes"`, `NAME='as it is'` and `# comments`.
 /// An unquoted value ends at ` #`. The last of several lines for one name counts.
@@ -35,8 +36,7 @@ fn assignment(line: &str) -> Result<(&str, String), (&'static str, &'static str)
     let line = line.strip_prefix("export ").unwrap_or(line);
     let (name, value) = line.split_once('=').ok_or(("no `=` in this line", "write NAME=value"))?;
     let (name, value) = (name.trim(), value.trim());
-    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
-    if name.is_empty() || !name.bytes().all(word) || name.as_bytes()[0].is_ascii_digit() {
+    if !is_name(name) {
         return Err(("not the name of a variable", "a name holds letters, digits and `_`: NAME=value"));
     }
     Ok((name, unquoted(value)?))

@@ -53,14 +53,14 @@ impl Config {
         base_dir: &Path,
         env: &dyn Fn(&str) -> Option<String>,
     ) -> Result<Loaded, Problems> {
-        let source = Source { name: file_name, text };
-        let read = read(source, env);
+        let source = Source::new(file_name, text);
+        let read = read(&source, env);
         let mut problems = read.problems;
         // What is missing, and what refers to it, can only be judged in a file that was read to its end.
         if !read.whole {
             return Err(Problems::new(problems));
         }
-        let (config, found) = check(&read.file, source, base_dir, &read.damaged);
+        let (config, found) = check(&read.file, &source, base_dir, &read.damaged);
         // A value whose variable is unset has its problem already.
         let unread =
             |p: &Problem| problems.iter().any(|r| p.span.start <= r.span.start && r.span.end <= p.span.end);

@@ -86,7 +86,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// Everything that was found, in the order of the lines.
+/// Everything that was found, in the order of the lines; shown without a final line break.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Problems(Vec<Problem>);
 
@@ -119,14 +119,12 @@ impl fmt::Display for Problems {
         for problem in &self.0 {
             writeln!(f, "{problem}")?;
         }
-        let plural = |n| if n == 1 { "" } else { "s" };
+        let count = |n: usize, what| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         match self.count() {
             (0, 0) => Ok(()),
-            (0, warnings) => writeln!(f, "{warnings} warning{}", plural(warnings)),
-            (errors, 0) => writeln!(f, "{errors} problem{}", plural(errors)),
-            (errors, warnings) => {
-                writeln!(f, "{errors} problem{}, {warnings} warning{}", plural(errors), plural(warnings))
-            }
+            (0, warnings) => f.write_str(&count(warnings, "warning")),
+            (errors, 0) => f.write_str(&count(errors, "problem")),
+            (errors, warnings) => write!(f, "{}, {}", count(errors, "problem"), count(warnings, "warning")),
         }
     }
 }
@@ -134,16 +132,22 @@ impl fmt::Display for Problems {
 impl std::error::Error for Problems {}
 
 /// A file's name and text, to turn byte offsets into places.
-#[derive(Clone, Copy)]
 pub(super) struct Source<'a> {
     pub name: &'a str,
     pub text: &'a str,
+    /// Where each line begins.
+    lines: Vec<usize>,
 }
 
 impl<'a> Source<'a> {
+    pub fn new(name: &'a str, text: &'a str) -> Self {
+        let lines = std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect();
+        Self { name, text, lines }
+    }
+
     pub fn problem(&self, severity: Severity, span: Range<usize>, message: impl Into<String>) -> Problem {
-        let start = self.text.floor_char_boundary(span.start);
-        let end = self.text.ceil_char_boundary(span.end.max(start));
+        let start = self.boundary(span.start);
+        let end = self.boundary(span.end).max(start);
         let line_start = self.text[..start].rfind('\n').map_or(0, |at| at + 1);
         let line_end = self.text[start..].find('\n').map_or(self.text.len(), |at| start + at);
         let line = self.text[line_start..line_end].trim_end_matches('\r');
@@ -167,8 +171,13 @@ impl<'a> Source<'a> {
 
     /// The line of a byte, from 1.
     pub fn line(&self, offset: usize) -> usize {
-        let offset = self.text.floor_char_boundary(offset);
-        self.text[..offset].matches('\n').count() + 1
+        self.lines.partition_point(|start| *start <= offset)
+    }
+
+    /// The start of the character at `offset`, within the text.
+    fn boundary(&self, offset: usize) -> usize {
+        let offset = offset.min(self.text.len());
+        (0..=offset).rev().find(|at| self.text.is_char_boundary(*at)).unwrap_or(0)
     }
 
     /// What the file says there, quotes taken off: `${VAR}`, not its value.
@@ -276,7 +285,7 @@ mod tests {
     use super::*;
 
     fn shown(text: &str, span: Range<usize>) -> String {
-        Source { name: "gateway.toml", text }.problem(Severity::Error, span, "no").to_string()
+        Source::new("gateway.toml", text).problem(Severity::Error, span, "no").to_string()
     }
 
     #[test]
@@ -312,7 +321,7 @@ mod tests {
         assert_eq!(masked("set = { Authorization = \"Basic x\" }"), "set = { Authorization = \"*******\" }");
         assert_eq!(masked("password = \"hunter2"), "password = \"*******");
         assert_eq!(masked("password = \"${P}\""), "password = \"${P}\"");
-        assert_eq!(masked("password = \"${P:-x}\""), "password = \"******\"");
+        assert_eq!(masked("password = \"${P:-x}\""), "password = \"*******\"");
         assert_eq!(masked("jwks = \"https://me:pw@host/x\""), "jwks = \"https://*****@host/x\"");
         assert_eq!(masked("𓑀= 1"), "𓑀= 1");
         assert_eq!(masked("issuer = \"https://host/x\""), "issuer = \"https://host/x\"");

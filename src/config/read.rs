@@ -25,12 +25,15 @@ pub(super) struct Read {
     pub problems: Vec<Problem>,
 }
 
-pub(super) fn read(source: Source<'_>, env: &dyn Fn(&str) -> Option<String>) -> Read {
+pub(super) fn read(source: &Source<'_>, env: &dyn Fn(&str) -> Option<String>) -> Read {
     let (mut tree, errors) = DeTable::parse_recoverable(source.text);
     let mut problems = syntax(source, &errors);
     let misread: Vec<usize> = problems.iter().map(|p| p.line).collect();
-    each_string(tree.get_mut(), &mut |text, span| {
-        if let Err(problem) = expand(text, &span, source, env) {
+    each_string(tree.get_mut(), &mut |text, span| match expand(text, &span, source, env) {
+        Ok(expanded) => *text = expanded.into(),
+        Err((place, message, help)) => {
+            let mut problem = source.problem(Severity::Error, place, message);
+            problem.help(help);
             problems.push(problem);
         }
     });
@@ -56,7 +59,7 @@ pub(super) fn read(source: Source<'_>, env: &dyn Fn(&str) -> Option<String>) -> 
 }
 
 /// The first error of every line: those after it come from reading on in the wrong place.
-fn syntax(source: Source<'_>, errors: &[Error]) -> Vec<Problem> {
+fn syntax(source: &Source<'_>, errors: &[Error]) -> Vec<Problem> {
     let mut problems: Vec<Problem> = Vec::new();
     for error in errors.iter().take(MOST_PROBLEMS) {
         let problem = source.problem(Severity::Error, error.span().unwrap_or_default(), error.message());
@@ -71,7 +74,7 @@ fn syntax(source: Source<'_>, errors: &[Error]) -> Vec<Problem> {
 
 /// Whether `problem` may come of a syntax error on one of the lines `misread`: one between it and the table
 /// header above it, which may have put its key into the wrong table.
-fn follows(source: Source<'_>, problem: &Problem, misread: &[usize]) -> bool {
+fn follows(source: &Source<'_>, problem: &Problem, misread: &[usize]) -> bool {
     let above = source.text.lines().take(problem.line).collect::<Vec<_>>();
     let header = above.iter().rposition(|line| line.trim_start().starts_with('[')).map_or(0, |at| at + 1);
     misread.iter().any(|line| (header..=problem.line).contains(line))
@@ -144,7 +147,7 @@ fn remove_from_array(
 }
 
 /// serde's message in the words of somebody who writes a file. It may quote a value, so it is never passed on.
-fn explain(source: Source<'_>, error: &Error, removed: &Removed, span: Span) -> Problem {
+fn explain(source: &Source<'_>, error: &Error, removed: &Removed, span: Span) -> Problem {
     let written = source.written(&span);
     let problem = |message: String| source.problem(Severity::Error, span.clone(), message);
     if let Some((_, known)) =
@@ -190,8 +193,9 @@ fn explain(source: Source<'_>, error: &Error, removed: &Removed, span: Span) -> 
         }
         (other, _) => (other, "see docs/configuration.md".to_owned()),
     };
-    let mut problem =
-        problem(format!("`{}` is {expected}, found {}", removed.key, with_article(removed.kind)));
+    let which = if removed.entry { "an entry of " } else { "" };
+    let found = with_article(removed.kind);
+    let mut problem = problem(format!("{which}`{}` must be {expected}, found {found}", removed.key));
     problem.help(help);
     problem
 }
@@ -225,19 +229,19 @@ fn each_string(table: &mut DeTable<'_>, f: &mut dyn FnMut(&mut Cow<'_, str>, Spa
     }
 }
 
+/// A variable that cannot be filled in: where, what is wrong, what to write.
+type Unfilled = (Span, String, String);
+
 /// Puts the values of `${VAR}` and `${VAR:-default}` into `text`; `$${` stands for `${` itself. As in a shell,
 /// the default also stands in for an empty variable.
 fn expand(
-    text: &mut Cow<'_, str>,
+    text: &str,
     span: &Span,
-    source: Source<'_>,
+    source: &Source<'_>,
     env: &dyn Fn(&str) -> Option<String>,
-) -> Result<(), Problem> {
-    if !text.contains("${") {
-        return Ok(());
-    }
+) -> Result<String, Unfilled> {
     let mut expanded = String::with_capacity(text.len());
-    let mut rest: &str = text;
+    let mut rest = text;
     while let Some(dollar) = rest.find("${") {
         let (before, from) = rest.split_at(dollar);
         if let Some(literal) = before.strip_suffix('$') {
@@ -247,43 +251,41 @@ fn expand(
             continue;
         }
         expanded.push_str(before);
-        let inner = from[2..].split_once('}');
-        let Some((inner, after)) = inner else {
-            let mut problem =
-                source.problem(Severity::Error, place(source, span, "${"), "`${` without its `}`");
-            problem.help("write ${VAR} or ${VAR:-default}; $${ stands for the characters themselves");
-            return Err(problem);
+        let Some((inner, after)) = from[2..].split_once('}') else {
+            let help = "write ${VAR} or ${VAR:-default}; $${ stands for the characters themselves";
+            return Err((place(source, span, "${"), "`${` without its `}`".to_owned(), help.to_owned()));
         };
         let (name, default) = match inner.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
             None => (inner, None),
         };
-        let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
         let place = || place(source, span, &format!("${{{inner}}}"));
-        if name.is_empty() || !name.bytes().all(word) || name.as_bytes()[0].is_ascii_digit() {
-            let mut problem = source.problem(Severity::Error, place(), "not the name of a variable");
-            problem.help("a name holds letters, digits and `_`: ${VAR} or ${VAR:-default}");
-            return Err(problem);
+        if !is_name(name) {
+            let help = "a name holds letters, digits and `_`: ${VAR} or ${VAR:-default}";
+            return Err((place(), "not the name of a variable".to_owned(), help.to_owned()));
         }
         match (env(name), default) {
             (Some(value), default) if !value.is_empty() || default.is_none() => expanded.push_str(&value),
             (_, Some(default)) => expanded.push_str(default),
             _ => {
-                let mut problem =
-                    source.problem(Severity::Error, place(), format!("the variable `{name}` is not set"));
-                problem.help(format!("set it, here or in .env, or write ${{{name}:-default}}"));
-                return Err(problem);
+                let help = format!("set it, here or in .env, or write ${{{name}:-default}}");
+                return Err((place(), format!("the variable `{name}` is not set"), help));
             }
         }
         rest = after;
     }
     expanded.push_str(rest);
-    *text = expanded.into();
-    Ok(())
+    Ok(expanded)
+}
+
+/// Whether a variable can have this name.
+pub(super) fn is_name(text: &str) -> bool {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    text.bytes().all(word) && text.bytes().next().is_some_and(|b| !b.is_ascii_digit())
 }
 
 /// Where within `span` the file says `part`, or all of it where an escape hides that.
-fn place(source: Source<'_>, span: &Span, part: &str) -> Span {
+fn place(source: &Source<'_>, span: &Span, part: &str) -> Span {
     let found = source.text.get(span.clone()).and_then(|text| text.find(part));
     found.map_or(span.clone(), |at| span.start + at..span.start + at + part.len())
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::super::file::{self, Written};
 use super::super::{HeaderEdits, Identity};
 use super::Check;
+use crate::header_alias::{fold, reads_as, reads_as_prefix};
 
 /// Headers that say where a message ends or goes; a changed one makes two parties read two messages.
 const FRAMING: [&str; 10] = [
@@ -20,26 +21,20 @@ const FRAMING: [&str; 10] = [
     "http2-settings",
 ];
 
-/// A name as a backend may read it: CGI and WSGI turn `-`, `_` and `.` into one another, in upper case.
-pub(super) fn folded(name: &str) -> String {
-    name.to_ascii_lowercase().replace(['_', '.'], "-")
-}
-
+/// Whether some backends read the two as one name.
 pub(super) fn same(a: &str, b: &str) -> bool {
-    folded(a) == folded(b)
+    a.bytes().map(fold).eq(b.bytes().map(fold))
 }
 
 fn is_framing(name: &str) -> bool {
-    let name = folded(name);
-    FRAMING.contains(&name.as_str()) || name.starts_with("proxy-")
+    FRAMING.iter().any(|framing| reads_as(name, framing)) || reads_as_prefix(name, "proxy-")
 }
 
 /// Headers that cannot carry an identity.
 pub(super) fn is_reserved(name: &str) -> bool {
-    let folded = folded(name);
     is_framing(name)
-        || matches!(folded.as_str(), "authorization" | "cookie" | "forwarded")
-        || folded.starts_with("x-forwarded-")
+        || ["authorization", "cookie", "forwarded"].iter().any(|reserved| reads_as(name, reserved))
+        || reads_as_prefix(name, "x-forwarded-")
 }
 
 impl Check<'_> {

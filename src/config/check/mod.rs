@@ -27,7 +27,7 @@ use super::{Algorithm, Config};
 /// The configuration `file` means; good only when no error is among the problems.
 pub(super) fn check(
     file: &File,
-    source: Source<'_>,
+    source: &Source<'_>,
     folder: &Path,
     damaged: &[Span],
 ) -> (Config, Vec<Problem>) {
@@ -37,7 +37,7 @@ pub(super) fn check(
 }
 
 struct Check<'a> {
-    source: Source<'a>,
+    source: &'a Source<'a>,
     /// The configuration file's own, which relative paths begin at.
     folder: &'a Path,
     damaged: &'a [Span],
