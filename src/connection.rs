@@ -146,7 +146,9 @@ impl Connections {
             };
             let mut session = ServerSession::new_http1(stream);
             match settings.take() {
-                Some(settings) => pingora_core::apps::HttpPersistentSettings::apply_to_session(settings, &mut session),
+                Some(settings) => {
+                    pingora_core::apps::HttpPersistentSettings::apply_to_session(settings, &mut session)
+                }
                 None => session.set_keepalive(Some(0)),
             }
             session.set_pipelined_prefix(head);

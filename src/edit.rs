@@ -26,7 +26,9 @@ pub fn check_framing(request: &RequestHeader, limits: &Limits) -> Result<(), Fau
     let lengths = headers.get_all(header::CONTENT_LENGTH).iter().count();
     let coded = headers.contains_key(header::TRANSFER_ENCODING);
     if lengths > 1 || (lengths == 1 && coded) || (coded && request.version == http::Version::HTTP_2) {
-        return Err(Fault::bad_request("malformed_request", "The length of the request body is ambiguous.").closing());
+        return Err(
+            Fault::bad_request("malformed_request", "The length of the request body is ambiguous.").closing()
+        );
     }
     Ok(())
 }
@@ -90,7 +92,8 @@ pub fn target(request: &mut RequestHeader, path: &CleanPath, strip: Option<&str>
 
 /// Bearer tokens stay here unless the upstream is configured to get them. Other schemes are the backend's own.
 pub fn credentials(request: &mut RequestHeader, forward_token: bool) {
-    let is_bearer = |v: &HeaderValue| v.as_bytes().get(..6).is_some_and(|s| s.eq_ignore_ascii_case(b"bearer"));
+    let is_bearer =
+        |v: &HeaderValue| v.as_bytes().get(..6).is_some_and(|s| s.eq_ignore_ascii_case(b"bearer"));
     if !forward_token && request.headers.get_all(header::AUTHORIZATION).iter().any(is_bearer) {
         request.remove_header(&header::AUTHORIZATION);
     }
@@ -161,8 +164,8 @@ pub fn response_headers(response: &mut ResponseHeader, edits: &Edits) -> Pingora
 
 /// The same edits on a response of our own.
 pub fn reply_headers(reply: &mut Reply, edits: &Edits) {
-    reply.headers.retain(|(name, _)| {
-        !edits.remove.contains(name) && edits.set.iter().all(|(set, _)| set != name)
-    });
+    reply
+        .headers
+        .retain(|(name, _)| !edits.remove.contains(name) && edits.set.iter().all(|(set, _)| set != name));
     reply.headers.extend(edits.set.iter().cloned());
 }

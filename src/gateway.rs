@@ -1,6 +1,5 @@
 //! The request path: the only `impl ProxyHttp`.
 
-use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -9,6 +8,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorSource, ErrorType, Result as PingoraResult};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
+use std::sync::Arc;
 
 use crate::access_log::AccessLog;
 use crate::auth::{Authenticator, IdentityHeaders, Permitted, authorize};
@@ -20,14 +20,14 @@ use crate::fault::Fault;
 use crate::limits::Caller;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::reply::{self, Reply};
-use crate::route::{CleanPath, Host, NoMatch, Table};
-use crate::target::{Route, Target};
+use crate::route::{CleanPath, Host, NoMatch};
+use crate::target::{Route, Routes, Target};
 use crate::upstream::forwarded::Origin;
 use crate::{body, edit, upstream};
 
 /// Everything a request needs, fixed at start.
 pub struct Gateway {
-    pub routes: Table<Arc<Route>>,
+    pub routes: Routes,
     pub auth: Arc<Authenticator>,
     pub identity_headers: Arc<IdentityHeaders>,
     pub endpoints: Arc<Endpoints>,
@@ -90,9 +90,9 @@ impl Gateway {
         }
         ctx.path = Some(path.clone());
         match self.routes.find(host, path, method) {
-            Ok(found) => {
-                ctx.route = Some(found.value.clone());
-                Ok(found.value.clone())
+            Ok(route) => {
+                ctx.route = Some(route.clone());
+                Ok(route.clone())
             }
             Err(NoMatch::NotFound) => Err(Fault::not_found()),
             Err(NoMatch::MethodNotAllowed { allow }) => Err(Fault::method_not_allowed(allow.to_owned())),
@@ -174,8 +174,11 @@ impl Gateway {
         }
         if fault.status >= 500 {
             tracing::warn!(
-                request_id = ctx.request_id, status = fault.status, code = fault.code,
-                cause = fault.cause.as_deref().unwrap_or_default(), "request failed"
+                request_id = ctx.request_id,
+                status = fault.status,
+                code = fault.code,
+                cause = fault.cause.as_deref().unwrap_or_default(),
+                "request failed"
             );
         }
         let reply = Reply::from_fault(&fault, &ctx.request_id);
@@ -214,7 +217,8 @@ impl ProxyHttp for Gateway {
             Some(Target::Echo) => Some(upstream::echo_peer()),
             _ => None,
         };
-        let peer = peer.ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "no server has an address").into_up())?;
+        let peer = peer
+            .ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "no server has an address").into_up())?;
         ctx.upstream = peer._address.as_inet().copied();
         Ok(peer)
     }
@@ -235,7 +239,10 @@ impl ProxyHttp for Gateway {
         edit::request_headers(request, &route.edits.request)?;
         self.identity_headers.apply(request, permitted.identity().map(Arc::as_ref))?;
         upstream::forwarded::rewrite(
-            request, &ctx.origin, ctx.authority.as_deref(), route.policy.strip_prefix.as_deref(),
+            request,
+            &ctx.origin,
+            ctx.authority.as_deref(),
+            route.policy.strip_prefix.as_deref(),
         )?;
         edit::request_id(request, &ctx.request_id)
     }

@@ -9,7 +9,8 @@ use prometheus::{
 };
 
 /// Upper bounds of the latency histogram, in seconds.
-const LATENCY: &[f64] = &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const LATENCY: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
 pub struct Metrics {
     registry: Registry,
@@ -87,9 +88,15 @@ impl Metrics {
                 "Requests refused with 401, by reason",
                 &["reason"],
             )?,
-            token_cache_hits: gauge("portcullis_token_cache_hits", "Verified tokens found in the cache since start")?,
+            token_cache_hits: gauge(
+                "portcullis_token_cache_hits",
+                "Verified tokens found in the cache since start",
+            )?,
             token_cache_misses: gauge("portcullis_token_cache_misses", "Tokens verified afresh since start")?,
-            token_cache_bytes: gauge("portcullis_token_cache_bytes", "Memory held by the cache of verified tokens")?,
+            token_cache_bytes: gauge(
+                "portcullis_token_cache_bytes",
+                "Memory held by the cache of verified tokens",
+            )?,
             logins: counters("portcullis_logins_total", "Login attempts, by outcome", &["outcome"])?,
             refreshes: counters("portcullis_refreshes_total", "Refresh attempts, by outcome", &["outcome"])?,
             revocations: gauge("portcullis_revocations", "Revoked sessions and users held in memory")?,

@@ -24,7 +24,12 @@ pub fn fault_of(e: &pingora_core::Error) -> Option<Fault> {
         }
         (
             ErrorSource::Upstream,
-            T::ConnectTimedout | T::ConnectRefused | T::ConnectNoRoute | T::ConnectError | T::SocketError | T::BindError,
+            T::ConnectTimedout
+            | T::ConnectRefused
+            | T::ConnectNoRoute
+            | T::ConnectError
+            | T::SocketError
+            | T::BindError,
         ) => Fault::unavailable("upstream_unavailable", ""),
         (ErrorSource::Upstream, T::ReadTimedout | T::WriteTimedout) => {
             Fault::new(504, "upstream_timeout", "The service behind the gateway did not answer in time.")

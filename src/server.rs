@@ -29,7 +29,7 @@ use crate::passwords::Hasher;
 use crate::route::{HostPattern, Methods, Pattern, Table};
 use crate::store::embedded::Embedded;
 use crate::store::{LoginThrottle, RefreshPolicy, Sessions, Users};
-use crate::target::{HeaderEdits, Route, Target};
+use crate::target::{HeaderEdits, Route, Routes, Target};
 use crate::tokens::{Issuers, Mint, RefreshTokens, Revocations, SigningKeys, Verifier};
 use crate::upstream::Upstream;
 
@@ -84,21 +84,24 @@ fn upstreams(config: &Config) -> BTreeMap<String, Arc<Upstream>> {
     numbered.map(|((name, u), group)| (name.clone(), Arc::new(Upstream::new(name, u, group)))).collect()
 }
 
-/// Configured routes and endpoints, in one table.
+/// Configured routes and endpoints, ready to run.
 pub fn routes(
     config: &Config,
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     metrics: &Metrics,
-) -> Result<Table<Arc<Route>>, StartError> {
-    let mut entries = Vec::new();
+) -> Result<Routes, StartError> {
+    let mut configured = Vec::new();
     for policy in &config.routes {
         let target = match &policy.target {
             TargetConfig::Upstream(name) => {
-                let upstream = upstreams.get(name).ok_or_else(|| format!("no upstream is called {name:?}"))?;
+                let upstream =
+                    upstreams.get(name).ok_or_else(|| format!("no upstream is called {name:?}"))?;
                 Target::Upstream(upstream.clone())
             }
             TargetConfig::Echo => Target::Echo,
-            TargetConfig::Respond { status, body, content_type } => Target::respond(*status, body, content_type),
+            TargetConfig::Respond { status, body, content_type } => {
+                Target::respond(*status, body, content_type)
+            }
             TargetConfig::Redirect { status, to } => Target::redirect(*status, to),
         };
         let route = Route {
@@ -108,8 +111,9 @@ pub fn routes(
             edits: HeaderEdits::new(policy),
             policy: policy.clone(),
         };
-        entries.push((policy.host.clone(), policy.path.clone(), policy.methods.clone(), Arc::new(route)));
+        configured.push((policy.host.clone(), policy.path.clone(), policy.methods.clone(), Arc::new(route)));
     }
+    let mut endpoints = Vec::new();
     for endpoint in Endpoint::ALL {
         let (method, path) = endpoint.address(&config.endpoints.prefix);
         let policy = endpoint_policy(endpoint, method, &path)?;
@@ -120,9 +124,12 @@ pub fn routes(
             edits: HeaderEdits::default(),
             policy: policy.clone(),
         };
-        entries.push((HostPattern::Any, policy.path, policy.methods, Arc::new(route)));
+        endpoints.push((HostPattern::Any, policy.path, policy.methods, Arc::new(route)));
     }
-    Table::build(entries).map_err(|conflicts| format!("routes conflict: {conflicts:?}").into())
+    // The configuration was checked: a conflict here is a mistake of ours.
+    let build =
+        |entries| Table::build(entries).map_err(|conflicts| format!("routes conflict: {conflicts:?}"));
+    Ok(Routes::new(build(endpoints)?, build(configured)?))
 }
 
 fn label(host: &HostPattern, path: &Pattern) -> String {
@@ -187,7 +194,11 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         sessions: stores.sessions.clone(),
         throttle: stores.throttle.clone(),
         throttle_policy: config.throttle,
-        hasher: Arc::new(Hasher::start(config.passwords.cost, config.passwords.concurrency, config.passwords.queue)?),
+        hasher: Arc::new(Hasher::start(
+            config.passwords.cost,
+            config.passwords.concurrency,
+            config.passwords.queue,
+        )?),
         min_password_length: config.passwords.min_length,
         mint: Mint::new(&config.tokens, tokens.keys.clone()),
         keys: tokens.keys.clone(),
@@ -231,7 +242,8 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         access_log: access_log.clone(),
         ids: ids.clone(),
     };
-    let drain = Drain { metrics, draining, access_log: access_log.clone(), background: runtime.handle().clone() };
+    let drain =
+        Drain { metrics, draining, access_log: access_log.clone(), background: runtime.handle().clone() };
     serve(config, gateway, admin, ids, drain)?;
     end_process(access_log.as_deref())
 }
@@ -343,7 +355,8 @@ fn end_process(access_log: Option<&AccessLog>) -> ! {
 /// SIGTERM or SIGINT. SIGHUP is left for reloading and must not end the process meanwhile.
 async fn signalled() {
     use tokio::signal::unix::{SignalKind, signal};
-    let streams = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let streams =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
     let (Ok(mut term), Ok(mut int), Ok(mut hup)) = streams else { return std::future::pending().await };
     loop {
         tokio::select! {

@@ -10,6 +10,7 @@ use crate::endpoints::Endpoint;
 use crate::limits::RateLimiter;
 use crate::metrics::RouteMetrics;
 use crate::reply::Reply;
+use crate::route::{CleanPath, Host, NoMatch, Table};
 use crate::upstream::Upstream;
 
 pub struct Route {
@@ -18,6 +19,34 @@ pub struct Route {
     pub limiter: Option<RateLimiter>,
     pub metrics: RouteMetrics,
     pub edits: HeaderEdits,
+}
+
+/// All routes. Endpoints are looked at first, on every host: no route of the configuration, however specific its
+/// host, can take the place of /auth/login.
+pub struct Routes {
+    endpoints: Table<Arc<Route>>,
+    configured: Table<Arc<Route>>,
+}
+
+impl Routes {
+    pub fn new(endpoints: Table<Arc<Route>>, configured: Table<Arc<Route>>) -> Self {
+        Self { endpoints, configured }
+    }
+
+    /// # Errors
+    /// [`NoMatch`]: 404 or 405.
+    pub fn find<'a>(
+        &'a self,
+        host: &Host<'_>,
+        path: &'a CleanPath,
+        method: &str,
+    ) -> Result<&'a Arc<Route>, NoMatch<'a>> {
+        let found = match self.endpoints.find(host, path, method) {
+            Err(NoMatch::NotFound) => self.configured.find(host, path, method),
+            decided => decided,
+        };
+        found.map(|m| m.value)
+    }
 }
 
 /// What answers a permitted request.
@@ -59,8 +88,8 @@ impl Edits {
 impl Target {
     /// A `respond` target.
     pub fn respond(status: u16, body: &str, content_type: &str) -> Self {
-        let content_type =
-            HeaderValue::from_str(content_type).unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
+        let content_type = HeaderValue::from_str(content_type)
+            .unwrap_or(HeaderValue::from_static("text/plain; charset=utf-8"));
         Self::Fixed(Reply::of(status, content_type, Bytes::copy_from_slice(body.as_bytes())))
     }
 

@@ -68,7 +68,9 @@ impl Authenticator {
 
 fn refused(rejection: Rejection) -> Fault {
     match rejection {
-        Rejection::Unavailable => Fault::unavailable("issuer_unavailable", "the issuer's keys are not available"),
+        Rejection::Unavailable => {
+            Fault::unavailable("issuer_unavailable", "the issuer's keys are not available")
+        }
         other => Fault::unauthenticated(Challenge::InvalidToken, other.reason()),
     }
 }

@@ -135,8 +135,16 @@ mod tests {
 
     #[test]
     fn malformed_bearer_is_401_never_anonymous() {
-        for text in [&b"Bearer"[..], b"Bearer ", b"Bearer\tabc", b"Bearer a b", b"Bearer a,b", b"Bearer a\xffb",
-            b"Bearer \"abc\"", b"BearerX"] {
+        for text in [
+            &b"Bearer"[..],
+            b"Bearer ",
+            b"Bearer\tabc",
+            b"Bearer a b",
+            b"Bearer a,b",
+            b"Bearer a\xffb",
+            b"Bearer \"abc\"",
+            b"BearerX",
+        ] {
             assert_eq!(status(&[text], None), 401, "{text:?}");
         }
     }
@@ -150,7 +158,13 @@ mod tests {
 
     #[test]
     fn check_19_token_in_the_query_is_400() {
-        for q in ["access_token=x", "a=1&access_token=x", "access%5Ftoken=x", "a=1;access_token", "%61ccess_token=x"] {
+        for q in [
+            "access_token=x",
+            "a=1&access_token=x",
+            "access%5Ftoken=x",
+            "a=1;access_token",
+            "%61ccess_token=x",
+        ] {
             assert_eq!(status(&[], Some(q)), 400, "{q}");
         }
         for q in ["token=x", "my_access_token=x", "access_token2=x", "q=access_token"] {

@@ -61,7 +61,11 @@ impl IdentityHeaders {
     ///
     /// # Errors
     /// When the header map is full, which fails the request.
-    pub fn apply(&self, request: &mut RequestHeader, identity: Option<&Identity>) -> pingora_core::Result<()> {
+    pub fn apply(
+        &self,
+        request: &mut RequestHeader,
+        identity: Option<&Identity>,
+    ) -> pingora_core::Result<()> {
         self.strip(request);
         for (name, value) in identity.map(|i| i.headers.as_slice()).unwrap_or_default() {
             request.insert_header(name.clone(), value.clone())?;
@@ -135,7 +139,9 @@ mod tests {
     #[test]
     fn strips_every_alias_and_duplicate() {
         let mut request = RequestHeader::build("GET", b"/", None).unwrap();
-        for name in ["X-User-Id", "x_user_id", "X.User.Id", "X-USER-ROLES", "x_user.roles", "X-Other", "X-User-Ids"] {
+        for name in
+            ["X-User-Id", "x_user_id", "X.User.Id", "X-USER-ROLES", "x_user.roles", "X-Other", "X-User-Ids"]
+        {
             request.append_header(name.to_owned(), "evil").unwrap();
             request.append_header(name.to_owned(), "evil too").unwrap();
         }

@@ -8,8 +8,8 @@ use clap::Args;
 use http::Uri;
 
 use super::{argument_or_stdin, block_on};
-use crate::auth::policy::unmet;
 use crate::auth::IdentityHeaders;
+use crate::auth::policy::unmet;
 use crate::clock::Timestamp;
 use crate::config::{AuthMode, Config, Require};
 use crate::metrics::Metrics;
@@ -67,13 +67,18 @@ impl Explain {
         say("path", format_args!("{} (as matched and forwarded)", path.as_str()));
 
         let upstreams = BTreeMap::from_iter(
-            config.upstreams.iter().map(|(n, u)| (n.clone(), Arc::new(crate::upstream::Upstream::new(n, u, 0)))),
+            config
+                .upstreams
+                .iter()
+                .map(|(n, u)| (n.clone(), Arc::new(crate::upstream::Upstream::new(n, u, 0)))),
         );
         let metrics = Metrics::new()?;
-        let table = server::routes(config, &upstreams, &metrics)?;
-        let route = match table.find(&host, &path, &self.method) {
-            Ok(found) => found.value.clone(),
-            Err(NoMatch::NotFound) => return Ok(Verdict::Refused(404, "no route has this host and path".into())),
+        let routes = server::routes(config, &upstreams, &metrics)?;
+        let route = match routes.find(&host, &path, &self.method) {
+            Ok(route) => route.clone(),
+            Err(NoMatch::NotFound) => {
+                return Ok(Verdict::Refused(404, "no route has this host and path".into()));
+            }
             Err(NoMatch::MethodNotAllowed { allow }) => {
                 return Ok(Verdict::Refused(405, format!("routes with this path allow {allow}")));
             }
@@ -96,7 +101,8 @@ impl Explain {
     fn claims(&self, config: &Config) -> Result<Result<Option<Claims>, String>, StartError> {
         let now = Timestamp::now();
         if let Some(roles) = &self.roles {
-            let roles = roles.split(',').map(str::trim).filter(|r| !r.is_empty()).map(str::to_owned).collect();
+            let roles =
+                roles.split(',').map(str::trim).filter(|r| !r.is_empty()).map(str::to_owned).collect();
             return Ok(Ok(Some(Claims::assumed(&config.tokens.issuer, "explained-user", roles, now))));
         }
         let Some(token) = &self.token else { return Ok(Ok(None)) };

@@ -17,7 +17,14 @@ use crate::server::{self, StartError};
 #[command(name = "portcullis", version, about, subcommand_required = false)]
 struct Cli {
     /// The configuration file
-    #[arg(short, long, global = true, env = "PORTCULLIS_CONFIG", default_value = "gateway.toml", value_name = "FILE")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "PORTCULLIS_CONFIG",
+        default_value = "gateway.toml",
+        value_name = "FILE"
+    )]
     config: PathBuf,
     #[command(subcommand)]
     command: Option<Command>,
@@ -70,7 +77,9 @@ pub fn run() -> Result<ExitCode, StartError> {
         Command::Check => with_config(&file, |config| {
             println!(
                 "{}: no problems ({} routes, {} upstreams)",
-                file.display(), config.routes.len(), config.upstreams.len()
+                file.display(),
+                config.routes.len(),
+                config.upstreams.len()
             );
             Ok(ExitCode::SUCCESS)
         }),

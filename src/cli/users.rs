@@ -86,7 +86,8 @@ struct Accounts<'a> {
 
 impl Accounts<'_> {
     async fn add(&self, add: Add) -> Result<ExitCode, StartError> {
-        let email = Email::parse(&add.email).ok_or_else(|| format!("{:?} is not an e-mail address", add.email))?;
+        let email =
+            Email::parse(&add.email).ok_or_else(|| format!("{:?} is not an e-mail address", add.email))?;
         let password = read_password()?;
         let user = User {
             id: Uuid::now_v7().to_string(),
@@ -135,7 +136,10 @@ impl Accounts<'_> {
         for family in self.stores.sessions.list(&user.id, Timestamp::now()).await? {
             println!(
                 "session   {}  began {}  last used {} from {}  {}",
-                family.id, rfc3339(family.began), rfc3339(family.rotated_at), family.address,
+                family.id,
+                rfc3339(family.began),
+                rfc3339(family.rotated_at),
+                family.address,
                 family.device.escape_debug(),
             );
         }
@@ -172,7 +176,10 @@ impl Accounts<'_> {
     async fn set_roles(&self, who: &str, roles: &str) -> Result<ExitCode, StartError> {
         let user = self.find(who).await?;
         let roles = split(roles);
-        self.stores.users.update(&user.id, UserChange { roles: Some(roles.clone()), ..UserChange::default() }).await?;
+        self.stores
+            .users
+            .update(&user.id, UserChange { roles: Some(roles.clone()), ..UserChange::default() })
+            .await?;
         println!("{} has the roles: {}", user.email.as_str(), roles.join(","));
         Ok(ExitCode::SUCCESS)
     }
@@ -205,8 +212,8 @@ impl Accounts<'_> {
         let (mut created, mut skipped) = (0, 0);
         for record in records {
             let line = record.line;
-            let user =
-                record.into_user(Timestamp::now(), |password| hash_now(password, self.config.passwords.cost))?;
+            let user = record
+                .into_user(Timestamp::now(), |password| hash_now(password, self.config.passwords.cost))?;
             match self.stores.users.create(user).await {
                 Ok(()) => created += 1,
                 Err(e @ (CreateError::AddressTaken | CreateError::IdTaken)) => {

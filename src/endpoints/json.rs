@@ -36,7 +36,8 @@ fn explain(e: &serde_json::Error) -> Fault {
     }
     // These name a field; serde's other messages may quote a value, which may be a password.
     let text = e.to_string();
-    let names_a_field = ["missing field", "unknown field", "duplicate field"].iter().any(|p| text.starts_with(p));
+    let names_a_field =
+        ["missing field", "unknown field", "duplicate field"].iter().any(|p| text.starts_with(p));
     let problem = match text.split_once(" at line ") {
         Some((problem, _)) if names_a_field => problem.to_owned(),
         _ => "a value has the wrong type".to_owned(),

@@ -20,7 +20,8 @@ impl Endpoints {
     /// 200 with a token pair; 401 `invalid_credentials` for every cause, after the same work.
     pub(super) async fn login(&self, request: Request<'_>) -> Result<Reply, Fault> {
         let Body { email, password } = json::body(&request)?;
-        let email = Email::parse(&email).ok_or_else(|| Fault::invalid_field("email is not an e-mail address."))?;
+        let email =
+            Email::parse(&email).ok_or_else(|| Fault::invalid_field("email is not an e-mail address."))?;
         check_length(&password)?;
         let attempt = self.login_attempt(&email, &request);
         let outcome = match self.judge(&email, &password, &attempt, &request).await {

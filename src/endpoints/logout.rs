@@ -21,13 +21,18 @@ impl Endpoints {
     pub(super) async fn logout(&self, request: Request<'_>) -> Result<Reply, Fault> {
         let (user, session) = if request.body.is_empty() {
             let query = request.path.query();
+            let caller = self
+                .authenticator
+                .authenticate(AuthMode::Required, request.headers, query, request.now)
+                .await?;
             let caller =
-                self.authenticator.authenticate(AuthMode::Required, request.headers, query, request.now).await?;
-            let caller = caller.as_deref().ok_or_else(|| Fault::internal("required authentication gave nobody"))?;
+                caller.as_deref().ok_or_else(|| Fault::internal("required authentication gave nobody"))?;
             own_session(caller)?
         } else {
             let Body { refresh_token } = json::body(&request)?;
-            let Some(token) = self.refresh_tokens.decode(&refresh_token) else { return Ok(Reply::empty(204)) };
+            let Some(token) = self.refresh_tokens.decode(&refresh_token) else {
+                return Ok(Reply::empty(204));
+            };
             (token.user, token.family)
         };
         self.sessions.end(&user, session, self.refresh_policy, request.now).await?;

@@ -81,8 +81,17 @@ pub struct Endpoints {
 
 impl Endpoint {
     pub const ALL: [Self; 11] = [
-        Self::Register, Self::Login, Self::Refresh, Self::Logout, Self::LogoutAll, Self::Me, Self::Sessions,
-        Self::EndSession, Self::Password, Self::Jwks, Self::OpenApi,
+        Self::Register,
+        Self::Login,
+        Self::Refresh,
+        Self::Logout,
+        Self::LogoutAll,
+        Self::Me,
+        Self::Sessions,
+        Self::EndSession,
+        Self::Password,
+        Self::Jwks,
+        Self::OpenApi,
     ];
 
     /// Method and path pattern; `prefix` has no final slash.
@@ -106,7 +115,9 @@ impl Endpoint {
     /// Logout judges its tokens itself: it must work with an expired access token and a good refresh token.
     pub fn auth(self) -> AuthMode {
         match self {
-            Self::LogoutAll | Self::Me | Self::Sessions | Self::EndSession | Self::Password => AuthMode::Required,
+            Self::LogoutAll | Self::Me | Self::Sessions | Self::EndSession | Self::Password => {
+                AuthMode::Required
+            }
             Self::Register | Self::Login | Self::Refresh | Self::Logout | Self::Jwks | Self::OpenApi => {
                 AuthMode::None
             }

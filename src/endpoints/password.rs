@@ -60,7 +60,11 @@ impl Endpoints {
             ..UserChange::default()
         };
         if self.users.update(&id, change).await?.is_none() {
-            return Err(Fault::new(409, "conflict", "The password was changed by another request meanwhile."));
+            return Err(Fault::new(
+                409,
+                "conflict",
+                "The password was changed by another request meanwhile.",
+            ));
         }
         self.end_all(&id, cut).await?;
         Ok(Reply::empty(204))

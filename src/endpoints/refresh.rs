@@ -39,7 +39,10 @@ impl Endpoints {
         // even if the session store lost the write that said so.
         let user = self.users.by_id(&token.user).await.map_err(down)?.filter(|u| admits(u, token));
         let Some(user) = user else {
-            self.sessions.end(&token.user, token.family, self.refresh_policy, request.now).await.map_err(down)?;
+            self.sessions
+                .end(&token.user, token.family, self.refresh_policy, request.now)
+                .await
+                .map_err(down)?;
             return Err(("dead", invalid("the account is gone, disabled, or has ended this session")));
         };
         let address = request.client.to_string();
@@ -80,5 +83,6 @@ fn admits(user: &User, token: &RefreshToken) -> bool {
 }
 
 fn invalid(cause: &'static str) -> Fault {
-    Fault::new(403, "invalid_refresh_token", "The refresh token is not valid (any more). Log in again.").caused_by(cause)
+    Fault::new(403, "invalid_refresh_token", "The refresh token is not valid (any more). Log in again.")
+        .caused_by(cause)
 }

@@ -31,7 +31,8 @@ impl Endpoints {
             return Err(Fault::not_found());
         }
         let Body { email, password, name } = json::body(&request)?;
-        let email = Email::parse(&email).ok_or_else(|| Fault::invalid_field("email is not an e-mail address."))?;
+        let email =
+            Email::parse(&email).ok_or_else(|| Fault::invalid_field("email is not an e-mail address."))?;
         if name.as_ref().is_some_and(|n| n.chars().count() > NAME_CHARS || n.chars().any(char::is_control)) {
             return Err(Fault::invalid_field("name is too long or holds control characters."));
         }
@@ -51,9 +52,11 @@ impl Endpoints {
         };
         match self.users.create(user.clone()).await {
             Ok(()) => self.begin_session(&user, &request, 201).await,
-            Err(CreateError::AddressTaken) => {
-                Err(Fault::new(409, "address_taken", "This e-mail address is already registered. Log in instead."))
-            }
+            Err(CreateError::AddressTaken) => Err(Fault::new(
+                409,
+                "address_taken",
+                "This e-mail address is already registered. Log in instead.",
+            )),
             Err(CreateError::IdTaken) => Err(Fault::internal("a fresh user id was already in use")),
             Err(CreateError::Unavailable(e)) => Err(e.into()),
         }

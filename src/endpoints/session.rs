@@ -47,7 +47,8 @@ impl<'a> From<&'a User> for UserView<'a> {
 /// A session id of this moment: UUID version 7 (RFC 9562 section 5.7).
 fn new_session_id(now: Timestamp) -> SessionId {
     let milliseconds = u64::try_from(now.0).unwrap_or(0);
-    let at = uuid::Timestamp::from_unix_time(milliseconds / 1000, (milliseconds % 1000) as u32 * 1_000_000, 0, 0);
+    let at =
+        uuid::Timestamp::from_unix_time(milliseconds / 1000, (milliseconds % 1000) as u32 * 1_000_000, 0, 0);
     Uuid::new_v7(at)
 }
 

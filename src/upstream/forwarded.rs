@@ -128,9 +128,14 @@ mod tests {
     #[test]
     fn a_stranger_is_not_believed() {
         let mut r = request(&[
-            ("X-Forwarded-For", "1.2.3.4"), ("X_Forwarded_For", "1.2.3.4"), ("X-Forwarded-Uri", "/admin"),
-            ("Forwarded", "for=1.2.3.4"), ("X-Real-IP", "1.2.3.4"), ("X-Original-URL", "/admin"),
-            ("X-Forwarded-Proto", "https"), ("X-Forwarded-Prefix", "/evil"),
+            ("X-Forwarded-For", "1.2.3.4"),
+            ("X_Forwarded_For", "1.2.3.4"),
+            ("X-Forwarded-Uri", "/admin"),
+            ("Forwarded", "for=1.2.3.4"),
+            ("X-Real-IP", "1.2.3.4"),
+            ("X-Original-URL", "/admin"),
+            ("X-Forwarded-Proto", "https"),
+            ("X-Forwarded-Prefix", "/evil"),
         ]);
         let origin = Origin::of("9.9.9.9".parse().unwrap(), false, &r.headers, &nets(&["10.0.0.0/8"]));
         assert_eq!(origin.client.to_string(), "9.9.9.9");
