@@ -25,6 +25,8 @@
 pub mod clock;
 pub mod config;
 pub mod fault;
+pub mod head;
+pub mod limits;
 pub mod route;
 pub mod store;
 pub mod tokens;
