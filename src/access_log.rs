@@ -7,6 +7,7 @@
 //! serialiser, so no client can end a line.
 
 use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,6 +15,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use prometheus::IntCounter;
 use serde::Serialize;
+
+use crate::fault::Fault;
 
 /// Lines waiting to be written, in bytes; beyond it they are dropped.
 const MAX_PENDING: usize = 8 * 1024 * 1024;
@@ -24,7 +27,7 @@ const FLUSH: Duration = Duration::from_millis(100);
 pub struct Line<'a> {
     pub time: String,
     pub request_id: &'a str,
-    pub client: std::net::IpAddr,
+    pub client: IpAddr,
     pub method: &'a str,
     pub host: &'a str,
     pub path: &'a str,
@@ -38,11 +41,35 @@ pub struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub session: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub upstream: Option<std::net::SocketAddr>,
+    pub upstream: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<&'a str>,
+}
+
+impl<'a> Line<'a> {
+    /// The line of a request whose head was refused: nothing in it could be relied on.
+    pub fn refused_head(request_id: &'a str, client: Option<IpAddr>, fault: &'a Fault) -> Self {
+        Self {
+            time: jiff::Timestamp::now().to_string(),
+            request_id,
+            client: client.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
+            method: "-",
+            host: "-",
+            path: "-",
+            route: "-",
+            status: fault.status,
+            bytes_in: 0,
+            bytes_out: 0,
+            duration_ms: 0.0,
+            user: None,
+            session: None,
+            upstream: None,
+            code: Some(fault.code),
+            cause: Some(&fault.detail),
+        }
+    }
 }
 
 pub struct AccessLog {

@@ -20,6 +20,7 @@ use pingora_proxy::HttpProxy;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
+use crate::access_log::{AccessLog, Line};
 use crate::config::Limits;
 use crate::context::RequestIds;
 use crate::fault::Fault;
@@ -38,6 +39,7 @@ pub struct Connections {
     limits: Limits,
     head_limits: HeadLimits,
     metrics: Arc<Metrics>,
+    access_log: Option<Arc<AccessLog>>,
     ids: Arc<RequestIds>,
 }
 
@@ -53,10 +55,11 @@ impl Connections {
         proxy: Arc<HttpProxy<Gateway>>,
         limits: Limits,
         metrics: Arc<Metrics>,
+        access_log: Option<Arc<AccessLog>>,
         ids: Arc<RequestIds>,
     ) -> Self {
         let head_limits = HeadLimits { bytes: limits.header_bytes, fields: limits.header_count };
-        Self { proxy, limits, head_limits, metrics, ids }
+        Self { proxy, limits, head_limits, metrics, access_log, ids }
     }
 
     /// Reads one head: waits for its first byte as long as a connection may idle, then for its last as long as a
@@ -105,7 +108,10 @@ impl Connections {
     async fn refuse(&self, mut stream: Stream, fault: &Fault) {
         self.metrics.rejected_heads.with_label_values(&[&fault.status.to_string()]).inc();
         let request_id = self.ids.next();
-        tracing::info!(request_id, status = fault.status, code = fault.code, detail = %fault.detail, "head refused");
+        let peer = stream.get_socket_digest().and_then(|d| d.peer_addr().and_then(|a| a.as_inet()).copied());
+        if let Some(log) = &self.access_log {
+            log.log(&Line::refused_head(&request_id, peer.map(|p| p.ip()), fault));
+        }
         let body = fault.to_json(&request_id);
         let head = format!(
             "HTTP/1.1 {} {}\r\nContent-Type: application/problem+json\r\nContent-Length: {}\r\n\

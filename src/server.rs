@@ -7,18 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use pingora_core::apps::HttpServerOptions;
 use pingora_core::listeners::tls::TlsSettings;
+use pingora_core::protocols::http::v2::server::default_h2_options;
 use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use pingora_core::services::listening::Service;
-use pingora_proxy::http_proxy;
+use pingora_proxy::{HttpProxy, http_proxy};
 
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
 use crate::auth::{Authenticator, IdentityHeaders};
 use crate::background::Background;
 use crate::clock::Timestamp;
-use crate::config::{Config, SessionStore, Target as TargetConfig, UserStore};
+use crate::config::{Config, Limits, SessionStore, Target as TargetConfig, UserStore};
 use crate::connection::Connections;
 use crate::context::RequestIds;
 use crate::endpoints::{Endpoint, Endpoints};
@@ -35,6 +37,9 @@ use crate::upstream::Upstream;
 
 /// A reason not to start, in words for the operator.
 pub type StartError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Requests one HTTP/2 connection may have running (RFC 9113 section 6.5.2 recommends at least 100).
+const MAX_STREAMS: u32 = 128;
 
 /// How often the end of the last request is looked for while stopping.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
@@ -271,8 +276,10 @@ fn serve(
     let mut server = Server::new_with_opt_and_conf(None, conf);
     server.bootstrap();
 
-    let proxy = Arc::new(http_proxy(&server.configuration, gateway));
-    let connections = Connections::new(proxy, config.server.limits, drain.metrics.clone(), ids);
+    let mut proxy = http_proxy(&server.configuration, gateway);
+    limit_http2(&mut proxy, &config.server.limits);
+    let proxy = Arc::new(proxy);
+    let connections = Connections::new(proxy, config.server.limits, drain.metrics.clone(), drain.access_log.clone(), ids);
     let mut public = Service::new("gateway".to_owned(), connections);
     for listener in &config.server.listen {
         let address = listener.address.to_string();
@@ -298,6 +305,17 @@ fn serve(
     }
     server.run(RunArgs { shutdown_signal: Box::new(drain) });
     Ok(())
+}
+
+/// The limits of HTTP/1 heads and idle connections, for HTTP/2.
+fn limit_http2(proxy: &mut HttpProxy<Gateway>, limits: &Limits) {
+    let mut h2 = default_h2_options();
+    h2.max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
+    h2.max_concurrent_streams(MAX_STREAMS);
+    proxy.h2_options = Some(h2);
+    let mut options = HttpServerOptions::default();
+    options.h2_idle_timeout = Some(limits.idle_timeout);
+    proxy.server_options = Some(options);
 }
 
 /// Every panic is counted and logged; it costs its connection, not the process.

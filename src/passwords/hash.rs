@@ -67,6 +67,19 @@ pub fn hash_now(password: &[u8], cost: u32) -> Result<String, HashError> {
     Ok(format!("$bcrypt-sha256$v=2,t=2b,r={cost}${}${}", BASE_64.encode(salt), BASE_64.encode(digest)))
 }
 
+/// A hash of no known password at `cost`, to compare with where there is no account. It costs nothing to make, so
+/// that the gateway listens at once.
+///
+/// # Errors
+/// [`HashError::Cost`].
+pub(super) fn decoy(cost: u32) -> Result<String, HashError> {
+    if !COSTS.contains(&cost) {
+        return Err(HashError::Cost(cost));
+    }
+    let salt = BASE_64.encode(b"portcullis decoy");
+    Ok(format!("$bcrypt-sha256$v=2,t=2b,r={cost}${salt}${}", BASE_64.encode([0; 23])))
+}
+
 /// Whether `hash` should be replaced by a new one at `cost`, once the password is known to be right: another
 /// format, or another cost.
 pub fn needs_upgrade(hash: &str, cost: u32) -> bool {
