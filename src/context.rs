@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pingora_http::RequestHeader;
 use prometheus::IntGauge;
 
 use crate::access_log::Line;
@@ -62,16 +61,16 @@ impl Context {
 
 impl Context {
     /// The request's line in the access log.
-    pub fn log_line<'a>(&'a self, request: &'a RequestHeader, response: Answered) -> Line<'a> {
+    pub fn log_line<'a>(&'a self, method: &'a str, raw_path: &'a str, response: Answered) -> Line<'a> {
         let claims = self.permitted.as_ref().and_then(Permitted::identity).map(|i| &i.claims);
         Line {
             time: jiff::Timestamp::now().to_string(),
             request_id: &self.request_id,
             client: self.origin.client,
-            method: request.method.as_str(),
+            method,
             host: self.authority.as_deref().unwrap_or_default(),
             // Without the query, which may hold secrets; a path that was refused is shown as it came.
-            path: self.path.as_ref().map_or(request.uri.path(), |p| p.as_str()),
+            path: self.path.as_ref().map_or(raw_path, |p| p.as_str()),
             route: self.route.as_ref().map_or("-", |r| r.policy.path.as_str()),
             status: response.status,
             bytes_in: response.bytes_in,

@@ -357,7 +357,8 @@ impl ProxyHttp for Gateway {
             bytes_out: downstream.body_bytes_sent() as u64,
             elapsed,
         };
-        log.log(&ctx.log_line(downstream.req_header(), answered));
+        let request = downstream.req_header();
+        log.log(&ctx.log_line(request.method.as_str(), request.uri.path(), answered));
     }
 }
 
