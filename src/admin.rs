@@ -43,11 +43,11 @@ impl ServeHttp for Admin {
 
 impl Admin {
     fn metrics(&self) -> Response<Vec<u8>> {
-        let cache = self.authenticator.cache_statistics();
+        let (hits, misses, bytes) = self.authenticator.cache_statistics();
         let gauge = |n: u64| i64::try_from(n).unwrap_or(i64::MAX);
-        self.metrics.token_cache_hits.set(gauge(cache.hits));
-        self.metrics.token_cache_misses.set(gauge(cache.misses));
-        self.metrics.token_cache_bytes.set(gauge(cache.bytes));
+        self.metrics.token_cache_hits.set(gauge(hits));
+        self.metrics.token_cache_misses.set(gauge(misses));
+        self.metrics.token_cache_bytes.set(gauge(bytes));
         self.metrics.revocations.set(gauge(self.revocations.len() as u64));
         answer(StatusCode::OK, "text/plain; version=0.0.4", self.metrics.render())
     }

@@ -6,12 +6,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::clock::Timestamp;
 use crate::store::Sessions;
-use crate::tokens::{Issuers, Revocations, SigningKeys};
+use crate::tokens::{Issuers, Mint, Revocations};
 use crate::upstream::Upstream;
 
 const KEYS: Duration = Duration::from_secs(1);
@@ -19,7 +18,7 @@ const NAMES: Duration = Duration::from_secs(10);
 const SWEEP: Duration = Duration::from_secs(60);
 
 pub struct Background {
-    pub keys: Arc<SigningKeys>,
+    pub mint: Arc<Mint>,
     pub issuers: Arc<Issuers>,
     pub revocations: Arc<Revocations>,
     pub sessions: Arc<dyn Sessions>,
@@ -27,21 +26,21 @@ pub struct Background {
 }
 
 impl Background {
-    /// Starts every task on `runtime`. They end with it, or with the sender of `shutdown`.
-    pub fn start(self, runtime: &tokio::runtime::Handle, shutdown: watch::Receiver<bool>) {
-        let Self { keys, issuers, revocations, sessions, upstreams } = self;
+    /// Starts every task on `runtime`. They end with it.
+    pub fn start(self, runtime: &tokio::runtime::Handle) {
+        let Self { mint, issuers, revocations, sessions, upstreams } = self;
         // `keys rotate` is another process's command: its result is noticed here.
         runtime.spawn(every(KEYS, move || {
-            let keys = keys.clone();
+            let mint = mint.clone();
             async move {
-                match tokio::task::spawn_blocking(move || keys.reload_if_changed(Timestamp::now())).await {
+                match tokio::task::spawn_blocking(move || mint.reload_if_changed(Timestamp::now())).await {
                     Ok(Err(e)) => tracing::error!(error = %e, "signing keys not reloaded; the old ones stay"),
                     Err(e) => tracing::error!(error = %e, "signing keys not reloaded"),
                     Ok(Ok(_)) => {}
                 }
             }
         }));
-        runtime.spawn(issuers.run(shutdown));
+        runtime.spawn(issuers.run());
         runtime.spawn(every(NAMES, move || {
             let upstreams = upstreams.clone();
             async move {

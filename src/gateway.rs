@@ -9,6 +9,7 @@ use pingora_core::{Error, ErrorSource, ErrorType, Result as PingoraResult};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::access_log::AccessLog;
 use crate::auth::{Authenticator, IdentityHeaders, Permitted, authorize};
@@ -39,6 +40,9 @@ pub struct Gateway {
     pub access_log: Option<Arc<AccessLog>>,
     pub ids: Arc<RequestIds>,
 }
+
+/// How long a WebSocket may be silent in one direction; the limits of requests would end it far too soon.
+const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 
 /// What becomes of a request that passed every stage.
 enum Outcome {
@@ -211,15 +215,18 @@ impl ProxyHttp for Gateway {
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _: &mut Session, ctx: &mut Context) -> PingoraResult<Box<HttpPeer>> {
+    async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> PingoraResult<Box<HttpPeer>> {
         let peer = match ctx.route.as_deref().map(|r| &r.target) {
             Some(Target::Upstream(upstream)) => upstream.peer(&mut ctx.tried),
             Some(Target::Echo) => Some(upstream::echo_peer()),
             _ => None,
         };
-        let peer = peer
+        let mut peer = peer
             .ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "no server has an address").into_up())?;
         ctx.upstream = peer._address.as_inet().copied();
+        if session.is_upgrade_req() {
+            peer.options.read_timeout = Some(TUNNEL_IDLE);
+        }
         Ok(peer)
     }
 
@@ -266,11 +273,14 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_response_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         response: &mut ResponseHeader,
         ctx: &mut Context,
     ) -> PingoraResult<()> {
-        ctx.upgraded = response.status == http::StatusCode::SWITCHING_PROTOCOLS;
+        if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            ctx.upgraded = true;
+            session.set_read_timeout(Some(TUNNEL_IDLE));
+        }
         edit::response_hop_by_hop(response);
         if let Some(route) = &ctx.route {
             edit::response_headers(response, &route.edits.response)?;

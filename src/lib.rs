@@ -27,6 +27,7 @@ pub mod admin;
 pub mod auth;
 pub mod background;
 pub mod body;
+pub mod claim_path;
 pub mod cli;
 pub mod clock;
 pub mod config;

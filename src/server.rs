@@ -32,7 +32,7 @@ use crate::route::{HostPattern, Methods, Pattern, Table};
 use crate::store::embedded::Embedded;
 use crate::store::{LoginThrottle, RefreshPolicy, Sessions, Users};
 use crate::target::{HeaderEdits, Route, Routes, Target};
-use crate::tokens::{Issuers, Mint, RefreshTokens, Revocations, SigningKeys, Verifier};
+use crate::tokens::{DeviceCookies, Issuers, Mint, RefreshTokens, Revocations, SigningKeys, Verifier};
 use crate::upstream::Upstream;
 
 /// A reason not to start, in words for the operator.
@@ -53,7 +53,7 @@ pub struct Stores {
 
 /// The parts that sign and verify.
 pub struct TokenParts {
-    pub keys: Arc<SigningKeys>,
+    pub mint: Arc<Mint>,
     pub issuers: Arc<Issuers>,
     pub verifier: Arc<Verifier>,
     pub revocations: Arc<Revocations>,
@@ -68,11 +68,12 @@ pub fn open_stores(config: &Config, revocations: Arc<Revocations>) -> Result<Sto
 
 /// Loads or makes our keys and prepares verification.
 pub fn token_parts(config: &Config, now: Timestamp) -> Result<TokenParts, StartError> {
-    let keys = Arc::new(SigningKeys::open(&config.server.data_dir, &config.tokens, now)?);
+    let keys = SigningKeys::open(&config.server.data_dir, &config.tokens, now)?;
+    let mint = Arc::new(Mint::new(keys, &config.tokens));
     let revocations = Arc::new(Revocations::new());
     let issuers = Arc::new(Issuers::new(&config.issuers)?);
-    let verifier = Verifier::new(&config.tokens, keys.clone(), issuers.clone(), revocations.clone())?;
-    Ok(TokenParts { keys, issuers, verifier: Arc::new(verifier), revocations })
+    let verifier = Verifier::new(&config.tokens, mint.clone(), issuers.clone(), revocations.clone());
+    Ok(TokenParts { mint, issuers, verifier: Arc::new(verifier), revocations })
 }
 
 pub fn refresh_policy(config: &Config) -> RefreshPolicy {
@@ -191,7 +192,6 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         true => Some(Arc::new(AccessLog::start(metrics.access_log_dropped.clone())?)),
         false => None,
     };
-    let refresh_tokens = RefreshTokens::load_or_create(&config.server.data_dir)?;
     let endpoints = Endpoints {
         config: config.endpoints.clone(),
         issuer: config.tokens.issuer.clone(),
@@ -205,10 +205,9 @@ pub fn run(config: &Config) -> Result<(), StartError> {
             config.passwords.queue,
         )?),
         min_password_length: config.passwords.min_length,
-        mint: Mint::new(&config.tokens, tokens.keys.clone()),
-        keys: tokens.keys.clone(),
-        device_cookies: refresh_tokens.device_cookies(),
-        refresh_tokens,
+        mint: tokens.mint.clone(),
+        refresh_tokens: RefreshTokens::load_or_create(&config.server.data_dir)?,
+        device_cookies: DeviceCookies::load_or_create(&config.server.data_dir)?,
         revocations: tokens.revocations.clone(),
         authenticator: authenticator.clone(),
         refresh_policy: refresh_policy(config),
@@ -216,15 +215,13 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         metrics: metrics.clone(),
     };
     let background = Background {
-        keys: tokens.keys.clone(),
+        mint: tokens.mint.clone(),
         issuers: tokens.issuers.clone(),
         revocations: tokens.revocations.clone(),
         sessions: stores.sessions.clone(),
         upstreams: upstreams.values().cloned().collect(),
     };
-    // Held until the process ends.
-    let (_running, shutdown) = tokio::sync::watch::channel(false);
-    background.start(runtime.handle(), shutdown);
+    background.start(runtime.handle());
 
     let draining = Arc::new(AtomicBool::new(false));
     let admin = Admin {
@@ -279,7 +276,8 @@ fn serve(
     let mut proxy = http_proxy(&server.configuration, gateway);
     limit_http2(&mut proxy, &config.server.limits);
     let proxy = Arc::new(proxy);
-    let connections = Connections::new(proxy, config.server.limits, drain.metrics.clone(), drain.access_log.clone(), ids);
+    let connections =
+        Connections::new(proxy, config.server.limits, drain.metrics.clone(), drain.access_log.clone(), ids);
     let mut public = Service::new("gateway".to_owned(), connections);
     for listener in &config.server.listen {
         let address = listener.address.to_string();

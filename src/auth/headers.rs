@@ -75,7 +75,7 @@ impl IdentityHeaders {
 
     /// The headers `claims` amount to. A claim that is absent, null or an object gives no header.
     pub fn render(&self, claims: &Claims) -> Vec<(HeaderName, HeaderValue)> {
-        let render = |f: &Field| Some((f.name.clone(), header_value(claims.lookup(&f.claim)?.as_ref())?));
+        let render = |f: &Field| Some((f.name.clone(), header_value(claims.lookup(&f.claim)?)?));
         self.fields.iter().filter_map(render).collect()
     }
 }

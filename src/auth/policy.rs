@@ -44,7 +44,7 @@ pub fn unmet(require: &Require, claims: &Claims) -> Option<String> {
         return Some(format!("the scope {scope:?} is missing"));
     }
     let unmet_claim =
-        require.claims.iter().find(|(path, wanted)| !claims.lookup(path).is_some_and(|v| holds(&v, wanted)));
+        require.claims.iter().find(|(path, wanted)| !claims.lookup(path).is_some_and(|v| holds(v, wanted)));
     unmet_claim.map(|(path, wanted)| format!("the claim {path} is not {wanted:?}"))
 }
 

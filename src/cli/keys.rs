@@ -26,8 +26,8 @@ impl KeysCommand {
         let now = Timestamp::now();
         let keys = SigningKeys::open(&config.server.data_dir, &config.tokens, now)?;
         if matches!(self, Self::Rotate) {
-            let key = keys.rotate(now)?;
-            println!("{} signs from now on; a running gateway takes it up within a second", key.kid);
+            let kid = keys.rotate(now)?;
+            println!("{kid} signs from now on; a running gateway takes it up within a second");
             return Ok(ExitCode::SUCCESS);
         }
         for key in keys.list() {

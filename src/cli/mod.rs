@@ -117,7 +117,12 @@ fn with_config(
 
 /// Operational log: JSON lines on standard error; the access log has standard output to itself.
 fn log_to_stderr(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::try_new(level).unwrap_or_else(|_| "info".into());
+    // The libraries' own chatter only when it is asked for by name.
+    let directives = match level.contains(['=', ',']) {
+        true => level.to_owned(),
+        false => format!("warn,portcullis={level}"),
+    };
+    let filter = tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)

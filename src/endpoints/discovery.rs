@@ -14,7 +14,7 @@ const OPENAPI: &str = include_str!("openapi.json");
 
 impl Endpoints {
     pub(super) fn jwks(&self) -> Reply {
-        let keys = Bytes::from(self.keys.jwks_json());
+        let keys = Bytes::from(self.mint.jwks_json());
         Reply::of(200, HeaderValue::from_static("application/jwk-set+json"), keys)
             .with(header::CACHE_CONTROL, CACHE_JWKS)
     }

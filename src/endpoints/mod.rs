@@ -29,7 +29,7 @@ use crate::passwords::Hasher;
 use crate::reply::Reply;
 use crate::route::CleanPath;
 use crate::store::{LoginThrottle, RefreshPolicy, Sessions, ThrottlePolicy, Users};
-use crate::tokens::{DeviceCookies, Mint, RefreshTokens, Revocations, SigningKeys};
+use crate::tokens::{DeviceCookies, Mint, RefreshTokens, Revocations};
 
 /// Every endpoint, in the order of the OpenAPI document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,8 +68,7 @@ pub struct Endpoints {
     pub throttle_policy: ThrottlePolicy,
     pub hasher: Arc<Hasher>,
     pub min_password_length: usize,
-    pub mint: Mint,
-    pub keys: Arc<SigningKeys>,
+    pub mint: Arc<Mint>,
     pub refresh_tokens: RefreshTokens,
     pub device_cookies: DeviceCookies,
     pub revocations: Arc<Revocations>,

@@ -119,7 +119,7 @@ impl Endpoints {
         let response = TokenResponse {
             access_token: access.token,
             token_type: "Bearer",
-            expires_in: access.expires_in,
+            expires_in: access.expires_in.as_secs(),
             refresh_token: self.refresh_tokens.encode(&user.id, session, generation),
             refresh_expires_in: self.refresh_policy.idle_ttl.min(until_absolute).as_secs(),
             user: UserView::from(user),
@@ -132,7 +132,7 @@ impl Endpoints {
         let value = match self.device_cookie_of(account, request) {
             // The same device keeps its identity, and the cookie its full life.
             Some((cookie, _)) => cookie.to_owned(),
-            None => self.device_cookies.issue(account).map_err(|e| Fault::internal(e.to_string()))?,
+            None => self.device_cookies.encode(account, &Uuid::new_v4().simple().to_string()),
         };
         let secure = if request.https || self.issuer.starts_with("https://") { "; Secure" } else { "" };
         let cookie = format!(

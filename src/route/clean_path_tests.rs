@@ -336,10 +336,8 @@ proptest! {
     fn strip_prefix_stays_clean(path in path(), cut in 0usize..12) {
         if let Ok(clean) = CleanPath::parse(&path) {
             let end = clean.as_str().len().min(cut);
-            if let Some(prefix) = clean.as_str().get(..end) {
-                if let Some(rest) = clean.strip_prefix(prefix) {
-                    prop_assert_eq!(CleanPath::parse(rest.path_and_query()), Ok(rest));
-                }
+            if let Some(rest) = clean.as_str().get(..end).and_then(|prefix| clean.strip_prefix(prefix)) {
+                prop_assert_eq!(CleanPath::parse(rest.path_and_query()), Ok(rest));
             }
         }
     }

@@ -41,12 +41,12 @@ impl Pattern {
         while let Some(piece) = pieces.next() {
             let last = pieces.peek().is_none();
             let segment = parse_segment(piece, last)?;
-            if let Segment::Param(name) | Segment::Rest(name) = &segment {
-                if segments.iter().any(|s: &Segment| s.name() == Some(name)) {
-                    return Err(PatternError(format!(
-                        "two parameters are named \"{name}\": give each its own name"
-                    )));
-                }
+            if let Some(name) = segment.name()
+                && segments.iter().any(|s: &Segment| s.name() == Some(name))
+            {
+                return Err(PatternError(format!(
+                    "two parameters are named \"{name}\": give each its own name"
+                )));
             }
             segments.push(segment);
         }

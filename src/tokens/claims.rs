@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::claim_path::{ClaimPath, ClaimPathError};
 use super::keys::Fingerprint;
 use super::rejection::Rejection;
+use crate::claim_path::{ClaimPath, ClaimPathError};
 use crate::clock::Timestamp;
 use crate::store::SessionId;
 
@@ -41,7 +41,7 @@ pub struct Claims {
 }
 
 /// Which key vouched for the claims, so that its removal can be noticed.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Provenance {
     /// Index of a foreign issuer; of no meaning for our own tokens.
     pub issuer: usize,

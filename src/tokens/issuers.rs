@@ -14,12 +14,12 @@ use arc_swap::{ArcSwapOption, Guard};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::claim_path::ClaimPathError;
 use super::claims::{Paths, Terms};
 use super::fetch::{Fetched, Source, SourceError};
 use super::jwks::{self, JwksError};
 use super::keys::{KeyError, KeySet};
 use super::rejection::Rejection;
+use crate::claim_path::ClaimPathError;
 use crate::clock::Timestamp;
 use crate::config::{Algorithm, Issuer, JwksSource};
 

@@ -44,7 +44,7 @@ pub enum KeyError {
 
 /// SHA-256 over algorithm and public (or secret) material: two keys are the same key when this is equal,
 /// whatever they are called.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Fingerprint([u8; 32]);
 
 /// One key for one algorithm.

@@ -16,7 +16,6 @@
 //! (`jwk`, `jku`, `x5u`, `x5c`), token introspection, route policy.
 
 pub mod cache;
-pub mod claim_path;
 pub mod claims;
 mod fetch;
 pub mod issuers;
@@ -36,7 +35,6 @@ mod test_support;
 pub mod verifier;
 
 pub use cache::{TokenCache, TokenDigest};
-pub use claim_path::{ClaimPath, ClaimPathError};
 pub use claims::Claims;
 pub use issuers::Issuers;
 pub use jws::{CompactJws, VerifiedJws, verify_signature};

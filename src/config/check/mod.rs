@@ -19,6 +19,8 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::claim_path::ClaimPath;
+
 use super::file::{File, Later, Span, Written};
 use super::problem::{Problem, Severity, Source};
 use super::values::{self, Bad, closest, listed};
@@ -185,8 +187,8 @@ impl Check<'_> {
     /// A dotted path into the claims, such as `realm_access.roles`.
     fn claim_path(&mut self, written: &Written<String>) -> String {
         let path = &written.value;
-        let segment = |s: &str| !s.is_empty() && !s.chars().any(|c| c.is_control() || c.is_whitespace());
-        if path.len() > 256 || !path.split('.').all(segment) {
+        let odd = |c: char| c.is_control() || c.is_whitespace();
+        if path.len() > 256 || path.chars().any(odd) || ClaimPath::parse(path).is_err() {
             self.error(&written.span, "not a path to a claim")
                 .help("write claim names, with dots between where they nest: \"realm_access.roles\"");
         }
