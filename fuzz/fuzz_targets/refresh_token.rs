@@ -4,6 +4,7 @@
 use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
+use portcullis::store::SessionId;
 use portcullis::tokens::{DeviceCookies, RefreshToken, RefreshTokens};
 
 static FOLDER: LazyLock<std::path::PathBuf> =
@@ -25,7 +26,7 @@ fuzz_target!(|data: &[u8]| {
     for (byte, from) in number.iter_mut().zip(rest.bytes()) {
         *byte = from;
     }
-    let (family, generation) = (uuid::Uuid::from_bytes(number), u64::from(number[0]) << 56 | user.len() as u64);
+    let (family, generation) = (SessionId::from_bytes(number), u64::from(number[0]) << 56 | user.len() as u64);
     let made = TOKENS.encode(user, family, generation);
     assert_eq!(TOKENS.decode(&made), Some(RefreshToken { user: user.to_owned(), family, generation }));
 });
