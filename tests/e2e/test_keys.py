@@ -209,6 +209,10 @@ BAD_KEYS = {
     "another key's PEM": ("ES256", change(lambda f: f.write_bytes(Key("ES256").private.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())))),
     "missing": ("ES256", change(lambda f: f.unlink())),
+    "refresh secret empty": ("ES256", lambda folder: (folder / "refresh.key").write_bytes(b"")),
+    "refresh secret blank": ("ES256", lambda folder: (folder / "refresh.key").write_bytes(bytes(32))),
+    "refresh secret of 16 bytes": ("ES256", lambda folder: (folder / "refresh.key").write_bytes(os.urandom(16))),
+    "refresh secret open to the world": ("ES256", lambda folder: (folder / "refresh.key").chmod(0o644)),
     "manifest not JSON": ("ES256", lambda folder: (folder / "keys.json").write_text("{")),
     "manifest with a path as kid": ("HS256", lambda folder: (folder / "keys.json").write_text(
         (folder / "keys.json").read_text().replace('"kid": "', '"kid": "../../'))),
