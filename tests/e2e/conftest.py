@@ -351,3 +351,13 @@ def pytest_configure(config):
         sys.exit(f"{BINARY} is missing: cargo build first, or use tests/run")
     if shutil.which("node") is None:
         sys.exit("node is missing: run .ci/setup")
+
+
+@contextlib.contextmanager
+def serving(folder, config, **kw):
+    """A gateway for longer than a test: `with serving(folder, config) as gateway` in a fixture of any scope."""
+    gateway = Gateway(folder, config, **kw)
+    try:
+        yield gateway.start()
+    finally:
+        gateway.stop()

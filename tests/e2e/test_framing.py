@@ -1,0 +1,409 @@
+"""Where a request ends: one request of a client is one request to a backend, whatever its bytes (RFC 9112, request smuggling)."""
+
+import re
+
+import pytest
+
+from conftest import Backend, RawBackend, eventually, serving
+from wire import Wire, chunked, exchange, get, post
+
+CONFIG = """
+[upstreams.node]
+servers = ["{node}"]
+[upstreams.raw]
+servers = ["{raw}"]
+
+[[routes]]
+path = "/public/{{*rest}}"
+upstream = "node"
+auth = "none"
+[[routes]]
+path = "/raw/{{*rest}}"
+upstream = "raw"
+auth = "none"
+[[routes]]
+path = "/api/{{*rest}}"
+upstream = "node"
+[[routes]]
+path = "/fixed"
+auth = "none"
+respond = {{ status = 200, body = "fixed" }}
+[[routes]]
+path = "/small/{{*rest}}"
+upstream = "node"
+auth = "none"
+max_body = "10B"
+[[routes]]
+path = "/limited"
+upstream = "node"
+auth = "none"
+rate_limit = "1/24h"
+"""
+# Short, so that a request which never ends is given up soon.
+SERVER = '[server.limits]\nheader_timeout = "1s"\nbody_timeout = "1s"\nidle_timeout = "2s"'
+
+# What an attacker hides, and what he sends after it to see where the connection stands.
+HIDDEN = get("/api/smuggled")
+SENTINEL = get("/public/sentinel", "localhost", "Connection: close")
+
+
+class Site:
+    def __init__(self, gateway, node, raw):
+        self.gateway, self.node, self.raw, self.port = gateway, node, raw, gateway.port
+
+    def gateway_busy(self):
+        eventually(lambda: self.gateway.metric("portcullis_http_requests_in_flight") == 1, what="a running request")
+
+    def seen(self):
+        """Paths the Node backend counted since it last forgot."""
+        return [r["url"] for r in self.node.requests()]
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("framing")
+    node, raw = Backend(folder), RawBackend()
+    with serving(folder, CONFIG.format(node=node.address, raw=raw.address), server=SERVER) as gateway:
+        yield Site(gateway, node, raw)
+    node.stop()
+    raw.stop()
+
+
+@pytest.fixture
+def site(everything):
+    everything.node.forget()
+    everything.raw.received.clear()
+    return everything
+
+
+def request_lines(raw) -> list[bytes]:
+    return re.findall(rb"[A-Z]+ /\S* HTTP/1\.[01]\r", raw.bytes())
+
+
+HEAD = "POST /public/victim HTTP/1.1\r\nHost: localhost\r\n"
+CHUNKS = "0\r\n\r\n"
+
+REFUSED_FIELDS = {
+    "b40_cl_te": "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+    "b40_te_cl": "Transfer-Encoding: chunked\r\nContent-Length: 5\r\n",
+    "b40_cl_zero_te": "Content-Length: 0\r\nTransfer-Encoding: chunked\r\n",
+    "b40_cl_te_identity": "Content-Length: 5\r\nTransfer-Encoding: identity\r\n",
+    "b41_cl_twice": "Content-Length: 5\r\nContent-Length: 6\r\n",
+    "b41_cl_twice_alike": "Content-Length: 5\r\nContent-Length: 5\r\n",
+    "b41_cl_list": "Content-Length: 5, 6\r\n",
+    "b41_cl_list_alike": "Content-Length: 5, 5\r\n",
+    "b41_cl_plus": "Content-Length: +5\r\n",
+    "b41_cl_minus": "Content-Length: -5\r\n",
+    "b41_cl_minus_zero": "Content-Length: -0\r\n",
+    "b41_cl_empty": "Content-Length:\r\n",
+    "b41_cl_blank": "Content-Length: \t \r\n",
+    "b41_cl_hex": "Content-Length: 0x5\r\n",
+    "b41_cl_octal": "Content-Length: 010\r\n",
+    "b41_cl_fraction": "Content-Length: 5.0\r\n",
+    "b41_cl_exponent": "Content-Length: 1e1\r\n",
+    "b41_cl_words": "Content-Length: 5 5\r\n",
+    "b41_cl_underscored": "Content-Length: 1_0\r\n",
+    "b41_cl_huge": "Content-Length: 18446744073709551621\r\n",
+    "b41_cl_quoted": 'Content-Length: "5"\r\n',
+    "b41_cl_alias": "Content_Length: 5\r\n",
+    "b42_te_te": "Transfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n",
+    "b42_te_twice": "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+    "b42_te_not_last": "Transfer-Encoding: chunked, identity\r\n",
+    "b42_te_chunked_chunked": "Transfer-Encoding: chunked, chunked\r\n",
+    "b42_te_xchunked": "Transfer-Encoding: xchunked\r\n",
+    "b42_te_quoted": 'Transfer-Encoding: "chunked"\r\n',
+    "b42_te_parameter": "Transfer-Encoding: chunked;x=1\r\n",
+    "b42_te_comma": "Transfer-Encoding: ,chunked\r\n",
+    "b42_te_empty": "Transfer-Encoding:\r\n",
+    "b42_te_vertical_tab": "Transfer-Encoding: \x0bchunked\r\n",
+    "b42_te_form_feed": "Transfer-Encoding: chunked\x0c\r\n",
+    "b42_te_nbsp": "Transfer-Encoding: \xa0chunked\r\n",
+    "b42_te_alias": "Transfer_Encoding: chunked\r\n",
+    "b42_te_dot_alias": "Transfer.Encoding: chunked\r\n",
+    "b42_te_hop": "Connection: Transfer-Encoding\r\nTransfer-Encoding: chunked\r\n",
+    "b38_cl_hop": "Connection: close, content-length\r\nContent-Length: 5\r\n",
+    "b38_host_hop": "Connection: host\r\nContent-Length: 5\r\n",
+    "b43_space_before_colon": "Transfer-Encoding : chunked\r\n",
+    "b43_tab_before_colon": "Transfer-Encoding\t: chunked\r\n",
+    "b43_space_before_name": " Transfer-Encoding: chunked\r\n",
+    "b43_obs_fold": "X: y\r\n Transfer-Encoding: chunked\r\n",
+    "b43_obs_fold_value": "Transfer-Encoding:\r\n\tchunked\r\n",
+    "b43_bare_lf": "X: y\nTransfer-Encoding: chunked\r\n",
+    "b43_bare_lf_end": "X: y\n\nGET /api/smuggled HTTP/1.1\r\n",
+    "b43_bare_cr": "X: y\rTransfer-Encoding: chunked\r\n",
+    "b43_bare_cr_name": "X\rTransfer-Encoding: chunked\r\n",
+    "b43_cr_cr_lf": "X: y\r\r\n",
+    "b43_nul_value": "X: a\0b\r\n",
+    "b43_nul_name": "X\0: b\r\n",
+    "b43_nul_te": "Transfer-Encoding: chunked\0\r\n",
+    "b43_escape": "X: \x1b[31m\r\n",
+    "b43_del": "X: \x7f\r\n",
+    "b43_no_colon": "Transfer-Encoding chunked\r\n",
+    "b43_no_name": ": chunked\r\n",
+    "b43_name_with_bracket": "X(: y\r\n",
+    "b43_name_not_ascii": "X\xe9: y\r\n",
+    "b39_second_host": "Host: localhost\r\n",
+}
+
+
+@pytest.mark.parametrize("body", [b"", b"hello" + HIDDEN, b"0\r\n\r\n" + HIDDEN], ids=["empty", "length", "chunked"])
+@pytest.mark.parametrize("name", REFUSED_FIELDS)
+def test_refused_field(site, name, body):
+    """A head that two parsers may read differently is answered 400, nothing of it goes upstream, and the connection
+    ends there: what follows is never read as a request."""
+    head = (HEAD + REFUSED_FIELDS[name] + "\r\n").encode("latin-1")
+    answers = exchange(site.port, head + body + SENTINEL)
+    assert [a.status for a in answers] == [400]
+    assert answers[0].get("connection") == "close" and answers[0].get("content-type") == "application/problem+json"
+    assert site.seen() == []
+
+
+REQUEST_LINES = {
+    "b43_lf_line": (b"GET /public/x HTTP/1.1\nHost: localhost\n\n", {400}),
+    "b43_lf_after_line": (b"GET /public/x HTTP/1.1\nHost: localhost\r\n\r\n", {400}),
+    "b43_cr_line": (b"GET /public/x HTTP/1.1\rHost: localhost\r\n\r\n", {400}),
+    "two_spaces": (b"GET  /public/x HTTP/1.1\r\nHost: localhost\r\n\r\n", {400}),
+    "space_at_end": (b"GET /public/x HTTP/1.1 \r\nHost: localhost\r\n\r\n", {400}),
+    "space_in_target": (b"GET /public/x y HTTP/1.1\r\nHost: localhost\r\n\r\n", {400}),
+    "tabs": (b"GET\t/public/x\tHTTP/1.1\r\nHost: localhost\r\n\r\n", {400}),
+    "no_version": (b"GET /public/x\r\nHost: localhost\r\n\r\n", {400}),
+    "small_http": (b"GET /public/x http/1.1\r\nHost: localhost\r\n\r\n", {400}),
+    "version_1_2": (b"GET /public/x HTTP/1.2\r\nHost: localhost\r\n\r\n", {400, 505}),
+    "version_2_0": (b"GET /public/x HTTP/2.0\r\nHost: localhost\r\n\r\n", {400, 505}),
+    "version_0_9": (b"GET /public/x HTTP/0.9\r\nHost: localhost\r\n\r\n", {400, 505}),
+    "http_0_9": (b"GET /public/x\r\n\r\n", {400}),
+    "h2_preface": (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", {400, 505}),
+    "method_space": (b" GET /public/x HTTP/1.1\r\nHost: localhost\r\n\r\n", {400}),
+    "method_odd": (b"GE(T /public/x HTTP/1.1\r\nHost: localhost\r\n\r\n", {400}),
+    "tls_hello": (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", {400}),
+    "b42_te_http_1_0": (b"POST /public/x HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", {400}),
+    "b42_te_gzip": (b"POST /public/x HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", {400, 501}),
+    "b50_connect": (b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost\r\n\r\n", {405}),
+    "b50_connect_path": (b"CONNECT /public/x HTTP/1.1\r\nHost: localhost\r\n\r\n", {400, 405}),
+    "b50_trace": (b"TRACE /public/x HTTP/1.1\r\nHost: localhost\r\n\r\n", {405}),
+}
+
+
+@pytest.mark.parametrize("name", REQUEST_LINES)
+def test_refused_request_line(site, name):
+    """Refused, closed, and nothing upstream; CONNECT and TRACE get 405."""
+    data, statuses = REQUEST_LINES[name]
+    answers = exchange(site.port, data + HIDDEN + SENTINEL)
+    assert len(answers) == 1 and answers[0].status in statuses, answers
+    assert site.seen() == []
+
+
+BAD_CHUNKS = {
+    "hex_prefix": b"0x5\r\nhello\r\n0\r\n\r\n",
+    "plus": b"+5\r\nhello\r\n0\r\n\r\n",
+    "minus": b"-5\r\nhello\r\n0\r\n\r\n",
+    "empty_size": b"\r\nhello\r\n0\r\n\r\n",
+    "not_hex": b"g\r\nhello\r\n0\r\n\r\n",
+    "space_before": b" 5\r\nhello\r\n0\r\n\r\n",
+    "underscore": b"1_0\r\nhello\r\n0\r\n\r\n",
+    "too_large": b"fffffffffffffffff\r\nhello\r\n0\r\n\r\n",
+    "wraps_around": b"10000000000000005\r\nhello\r\n0\r\n\r\n",
+    "size_lf": b"5\nhello\r\n0\r\n\r\n",
+    "size_cr": b"5\rhello\r\n0\r\n\r\n",
+    "data_too_long": b"5\r\nhelloXX\r\n0\r\n\r\n",
+    "data_lf": b"5\r\nhello\n0\r\n\r\n",
+    "data_no_end": b"5\r\nhello0\r\n\r\n",
+    "extension_lf": b"5;a\nhello\r\n0\r\n\r\n",
+    "extension_bare_cr": b"5;a\rb\r\nhello\r\n0\r\n\r\n",
+    "extension_nul": b"5;a\0b\r\nhello\r\n0\r\n\r\n",
+    "last_lf": b"5\r\nhello\r\n0\n\n",
+    "trailer_lf": b"5\r\nhello\r\n0\r\nX: y\n\n",
+    "comma": b"5,5\r\nhello\r\n0\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("prefix", ["/public", "/raw"])
+@pytest.mark.parametrize("name", BAD_CHUNKS)
+def test_bad_chunk(site, name, prefix):
+    """A chunked body that is not as RFC 9112 section 7.1 has it ends the connection: what follows it in the stream is
+    neither answered nor seen by a backend as a request, and no backend gets a body that ends well."""
+    data = get(f"{prefix}/victim", "localhost", "Transfer-Encoding: chunked", method="POST") + BAD_CHUNKS[name]
+    answers = exchange_open(site.port, data + HIDDEN + SENTINEL)
+    # The raw backend answers before it has the body; then a connection that is cut is all one can ask for.
+    statuses = [a.status for a in answers]
+    assert statuses in ([], [400], [408], [502]) if prefix == "/public" else len(statuses) <= 1, statuses
+    assert site.seen() == []
+    assert [line for line in request_lines(site.raw) if b"victim" not in line] == []
+    assert b"smuggled" not in site.raw.bytes()
+
+
+def exchange_open(port, data):
+    """All responses until the gateway closes by itself."""
+    with Wire(port) as wire:
+        return wire.send(data).responses()
+
+
+def in_turn(port, *requests: bytes):
+    """The responses to requests sent on one connection, each when the one before is answered."""
+    with Wire(port) as wire:
+        return [wire.send(request).response() for request in requests]
+
+
+def test_chunked_bodies_arrive_as_sent(site):
+    """Extensions, odd sizes, upper and lower case hex, leading zeros: one body, re-framed; trailers are no headers."""
+    for body in [
+        b"5\r\nhello\r\n0\r\n\r\n", b"5;a=b\r\nhello\r\n0\r\n\r\n", b'5;a="b;c"\r\nhello\r\n0;z\r\n\r\n', b"0005\r\nhello\r\n00\r\n\r\n",
+        b"1\r\nh\r\n4\r\nello\r\n0\r\n\r\n", b"5\r\nhello\r\n0\r\nX-User-Id: evil\r\n\r\n",
+    ]:
+        head = get("/public/chunks", "localhost", "Transfer-Encoding: chunked", method="POST")
+        answers = in_turn(site.port, head + body, SENTINEL)
+        assert [a.status for a in answers] == [200, 200], body
+    seen = [r for r in site.node.requests() if r["url"] == "/public/chunks"]
+    assert [r["body"] for r in seen] == ["hello"] * 6
+    assert not any(name.lower() == "x-user-id" for r in seen for name in r["rawHeaders"] + r["rawTrailers"])
+
+
+def test_threat_smuggling_hidden_request_is_a_body(site):
+    """A whole request inside a well-framed body stays a body; exactly one request a client request."""
+    hidden = HIDDEN + get("/public/smuggled")
+    data = post("/public/a", hidden), chunked("/public/b", hidden), chunked("/public/c", *[bytes([b]) for b in hidden]), SENTINEL
+    assert [a.status for a in in_turn(site.port, *data)] == [200] * 4
+    seen = site.node.requests()
+    assert [r["url"] for r in seen] == ["/public/a", "/public/b", "/public/c", "/public/sentinel"]
+    assert [r["body"] for r in seen[:3]] == [hidden.decode()] * 3
+
+
+def test_threat_smuggling_raw_backend_gets_one_head_each(site):
+    """The same for a backend that shows its raw bytes: one length, in one way, and as many heads as requests."""
+    in_turn(site.port, get("/raw/a"), post("/raw/b", b"12345"), chunked("/raw/c", b"12345"))
+    lines = request_lines(site.raw)
+    assert lines == [b"GET /raw/a HTTP/1.1\r", b"POST /raw/b HTTP/1.1\r", b"POST /raw/c HTTP/1.1\r"]
+    for head in re.findall(rb"(?s)[A-Z]+ /raw/.*?\r\n\r\n", site.raw.bytes()):
+        framing = re.findall(rb"(?i)\r\n(content-length|transfer-encoding):", head)
+        assert len(framing) == (0 if head.startswith(b"GET") else 1), head
+
+
+TRIO = [post("/public/x", b"hello"), chunked("/public/y", b"hello", b"world"), SENTINEL]
+TRIO_SEEN = [("/public/x", "hello"), ("/public/y", "helloworld"), ("/public/sentinel", "")]
+
+
+@pytest.mark.parametrize("name", ["byte by byte", "in the end of the head", "head and body", "blank line before"])
+def test_requests_however_they_are_cut(site, name):
+    """Where TCP cuts the stream has no meaning."""
+    cut = {
+        "byte by byte": lambda r: [bytes([b]) for b in r], "in the end of the head": lambda r: re.split(rb"(?<=\r\n\r)", r),
+        "head and body": lambda r: re.split(rb"(?<=\r\n\r\n)", r), "blank line before": lambda r: [b"\r\n" + r],
+    }[name]
+    with Wire(site.port) as wire:
+        assert [wire.send(*cut(request)).response().status for request in TRIO] == [200] * 3
+    assert [(r["url"], r["body"]) for r in site.node.requests()] == TRIO_SEEN
+
+
+def test_two_requests_in_one_packet(site):
+    """Pipelined requests are answered in order (RFC 9112 section 9.3.2), as nginx and Envoy do."""
+    assert [a.status for a in exchange_open(site.port, b"".join(TRIO))] == [200] * 3
+    assert [(r["url"], r["body"]) for r in site.node.requests()] == TRIO_SEEN
+
+
+def test_a_request_that_comes_while_another_runs(site):
+    """The next request on a connection does no harm to the one that runs: a backend that has done its work is not
+    answered for with 400."""
+    with Wire(site.port) as wire:
+        wire.send(get("/public/slow?delay=300"))
+        site.gateway_busy()
+        answers = wire.send(SENTINEL).responses()
+    assert answers and answers[0].status == 200, answers
+    assert [a.status for a in answers] == [200, 200]
+    assert site.seen() == ["/public/slow?delay=300", "/public/sentinel"]
+
+
+def test_a_connection_is_not_closed_behind_a_promise_to_keep_it(site):
+    """A server that will not answer what follows says `Connection: close` (RFC 9112 section 9.6)."""
+    answers = exchange_open(site.port, get("/fixed") + SENTINEL)
+    assert answers[0].status == 200
+    assert len(answers) == 2 or answers[0].get("connection") == "close"
+
+
+def test_pipelined_requests_keep_their_own_credentials(site):
+    """The second request in a packet is judged by itself: a refused one between two good ones, in order."""
+    bearer = f"Authorization: Bearer {site.gateway.register().access}"
+    data = get("/api/1", "localhost", bearer) + get("/api/2") + get("/api/3", "localhost", bearer, "Connection: close")
+    assert [a.status for a in exchange_open(site.port, data)] == [200, 401, 200]
+    assert site.seen() == ["/api/1", "/api/3"]
+
+
+SIZES = {"small": 200, "medium": 60_000, "large": 1_000_000}
+# Refused before anybody reads the body: the target, and how it is refused.
+REFUSALS = {
+    "401": ("/api/x", 401), "404": ("/nowhere", 404), "405": ("/.well-known/jwks.json", 405), "400": ("/public/%2e%2e/x", 400), "413": ("/small/x", 413), "fixed": ("/fixed", 200),
+}
+
+
+def hiding(size) -> bytes:
+    return HIDDEN * (size // len(HIDDEN) + 1)
+
+
+@pytest.mark.parametrize("coding", ["length", "chunked", "one_chunk_each", "expect"])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_threat_smuggling_unread_body(site, refusal, size, coding):
+    """The body of a request that is answered unread is full of requests. None of them is one: after the answer comes
+    the next request's, or the end of the connection."""
+    (path, status), body = REFUSALS[refusal], hiding(SIZES[size])
+    request = {
+        "length": lambda: post(path, body),
+        "chunked": lambda: chunked(path, body),
+        "one_chunk_each": lambda: chunked(path, *[HIDDEN] * (len(body) // len(HIDDEN))),
+        # A client that does not wait for 100 (RFC 9110 section 10.1.1 lets it).
+        "expect": lambda: post(path, body, "Expect: 100-continue"),
+    }[coding]()
+    with Wire(site.port) as wire:
+        answers = [wire.send(request).response()]
+        wire.send(SENTINEL)
+        answers += wire.responses()
+    assert [a.status for a in answers] in ([status], [status, 200]), [a.status for a in answers]
+    assert len(answers) == 2 or answers[0].get("connection") == "close"
+    assert set(site.seen()) <= {"/public/sentinel"}
+
+
+def test_threat_smuggling_small_unread_body_keeps_the_connection(site):
+    """A small body is worth reading: the 401 must not cost the client its connection."""
+    for body in (b"", b"x" * 100, hiding(1000)):
+        answers = in_turn(site.port, post("/api/x", body), chunked("/api/y", body or b"z"), SENTINEL)
+        assert [a.status for a in answers] == [401, 401, 200]
+
+
+@pytest.mark.parametrize("path, status", [("/api/x", 401), ("/nowhere", 404), ("/fixed", 200)])
+def test_expect_is_not_answered_with_100_before_a_refusal(site, path, status):
+    """RFC 9110 section 10.1.1: a client that waits gets the final status, not 100, and may then keep its body. What it
+    sends next is either that body or a new request, so the connection ends."""
+    with Wire(site.port) as wire:
+        head = get(path, "localhost", "Expect: 100-continue", f"Content-Length: {len(HIDDEN)}", method="POST")
+        first = wire.send(head).response(interim=True)
+        assert first.status == status
+        wire.send(HIDDEN, SENTINEL)
+        assert [a.status for a in wire.responses()] in ([], [200])
+    assert set(site.seen()) <= {"/public/sentinel"}
+
+
+def test_b50_expect_is_answered_on_the_way_to_a_backend(site):
+    """A client that waits for 100 is told to go on, and its body arrives once."""
+    with Wire(site.port) as wire:
+        head = get("/public/expect", "localhost", "Expect: 100-continue", "Content-Length: 5", method="POST")
+        assert wire.send(head).response(interim=True).status == 100
+        answer = wire.send(b"hello").response()
+        assert answer.status == 200
+        assert answer.get("connection") == "close" or wire.send(SENTINEL).response().status == 200
+    assert [(r["url"], r["body"]) for r in site.node.requests()][:1] == [("/public/expect", "hello")]
+
+
+def test_threat_smuggling_body_that_never_ends(site):
+    """A body cut short by the client is no request to the backend, and what was sent of it is not read as one."""
+    with Wire(site.port) as wire:
+        data = get("/public/x", "localhost", f"Content-Length: {len(HIDDEN) + 1}", method="POST") + HIDDEN
+        assert [a.status for a in wire.send(data).responses()] == [408]
+    assert site.seen() == []
+
+
+def test_rate_limited_request_with_a_body(site):
+    """429 reads or closes like the other refusals."""
+    with Wire(site.port) as wire:
+        answers = [wire.send(post("/limited", hiding(300))).response() for _ in range(2)]
+        assert [a.status for a in answers] == [200, 429]
+        assert wire.send(SENTINEL).response().status == 200
+    assert site.seen() == ["/limited", "/public/sentinel"]
