@@ -21,7 +21,7 @@ class Client(threading.Thread):
         super().__init__(daemon=True)
         self.port, self.account, self.random = gateway.port, gateway.register(), random.Random(seed)
         self.current, self.successor_of, self.lost, self.wrong = self.account.refresh, {}, 0, []
-        self.previous, self.done = None, threading.Event()
+        self.previous, self.presented, self.done = None, False, threading.Event()
 
     def run(self):
         while not self.done.is_set() and not self.wrong:
@@ -34,7 +34,9 @@ class Client(threading.Thread):
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
         with contextlib.closing(connection):
             while not self.done.is_set() and not self.wrong:
-                again = self.previous is not None and self.random.random() < 0.3
+                # The predecessor may only be replayed as long as the current token was never sent.
+                again = self.previous is not None and not self.presented and self.random.random() < 0.3
+                self.presented |= not again
                 self.present(connection, self.previous if again else self.current)
 
     def present(self, connection, token):
@@ -52,7 +54,7 @@ class Client(threading.Thread):
         if self.successor_of.setdefault(token, successor) != successor:
             self.wrong.append((token, "has two successors"))
         if token == self.current:
-            self.previous, self.current = token, successor
+            self.previous, self.current, self.presented = token, successor, False
 
 
 def test_200_sigkills_during_refreshes_break_no_rule_of_section_4(gateways):
