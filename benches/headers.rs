@@ -9,7 +9,8 @@ use portcullis::clock::Timestamp;
 use portcullis::tokens::Claims;
 
 fn mapping() -> IdentityHeaders {
-    let pairs = [("X-User-Id", "sub"), ("X-User-Email", "email"), ("X-User-Roles", "roles"), ("X-Session-Id", "sid")];
+    let pairs =
+        [("X-User-Id", "sub"), ("X-User-Email", "email"), ("X-User-Roles", "roles"), ("X-Session-Id", "sid")];
     IdentityHeaders::new(&pairs.map(|(header, claim)| (header.to_owned(), claim.to_owned())))
 }
 
@@ -37,7 +38,8 @@ fn request(forged: &[(&'static str, &'static str)]) -> RequestHeader {
 fn headers(c: &mut Criterion) {
     let mapping = mapping();
     let roles = vec!["user".to_owned(), "editor".to_owned()];
-    let claims = Claims::assumed("http://localhost:8080", "01a2048e-6882-729d-815a-e832afef7bf9", roles, Timestamp(0));
+    let claims =
+        Claims::assumed("http://localhost:8080", "01a2048e-6882-729d-815a-e832afef7bf9", roles, Timestamp(0));
     let identity = Identity { headers: mapping.render(&claims), claims };
     let clean = request(&[]);
     let forged = request(&[("X-User-Id", "root"), ("X_User_Id", "root"), ("x.user.roles", "admin")]);

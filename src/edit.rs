@@ -79,6 +79,18 @@ fn absolute_path(raw: &[u8]) -> &[u8] {
     }
 }
 
+/// An Upgrade field counts only when Connection names it (RFC 9110 section 7.8). pingora would tunnel without.
+pub fn unasked_upgrade(request: &mut RequestHeader) {
+    if !request.headers.contains_key(header::UPGRADE) {
+        return;
+    }
+    let options = request.headers.get_all(header::CONNECTION).iter().filter_map(|v| v.to_str().ok());
+    let asked = options.flat_map(|v| v.split(',')).any(|o| o.trim().eq_ignore_ascii_case("upgrade"));
+    if !asked {
+        request.remove_header(&header::UPGRADE);
+    }
+}
+
 /// What was matched is what is forwarded: the canonical path, less the prefix the route strips (invariant 1).
 pub fn target(request: &mut RequestHeader, path: &CleanPath, strip: Option<&str>) -> PingoraResult<()> {
     let stripped = strip.and_then(|prefix| path.strip_prefix(prefix));
@@ -112,8 +124,8 @@ pub fn method_override(request: &mut RequestHeader, methods: &Methods) {
 }
 
 pub fn request_headers(request: &mut RequestHeader, edits: &Edits) -> PingoraResult<()> {
-    for name in &edits.remove {
-        request.remove_header(name);
+    while let Some(name) = request.headers.keys().find(|n| edits.concern(n.as_str())).cloned() {
+        request.remove_header(&name);
     }
     for (name, value) in &edits.set {
         request.insert_header(name.clone(), value.clone())?;

@@ -206,6 +206,7 @@ impl ProxyHttp for Gateway {
 
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> PingoraResult<bool> {
         ctx.in_flight = Some(InFlight::count(&self.metrics.in_flight));
+        edit::unasked_upgrade(session.req_header_mut());
         let reply = match self.pass(session, ctx).await {
             Ok(Outcome::Forward) => return Ok(false),
             Ok(Outcome::Reply(reply)) => reply,
@@ -241,7 +242,7 @@ impl ProxyHttp for Gateway {
             return Err(Error::explain(ErrorType::InternalError, "not permitted").into_in());
         };
         edit::target(request, path, route.policy.strip_prefix.as_deref())?;
-        edit::credentials(request, forwards_token(route));
+        edit::credentials(request, forwards_token(route) && permitted.identity().is_some());
         edit::method_override(request, &route.policy.methods);
         edit::request_headers(request, &route.edits.request)?;
         self.identity_headers.apply(request, permitted.identity().map(Arc::as_ref))?;
@@ -278,6 +279,13 @@ impl ProxyHttp for Gateway {
         ctx: &mut Context,
     ) -> PingoraResult<()> {
         if response.status == http::StatusCode::SWITCHING_PROTOCOLS {
+            if !session.is_upgrade_req() {
+                let e = Error::explain(
+                    ErrorType::InvalidHTTPHeader,
+                    "101 to a request that asked for no upgrade",
+                );
+                return Err(e.into_up());
+            }
             ctx.upgraded = true;
             session.set_read_timeout(Some(TUNNEL_IDLE));
         }

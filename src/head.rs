@@ -163,6 +163,11 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, HeadError> {
     if !target.iter().all(u8::is_ascii_graphic) {
         return Err(bad("the request target has a byte that is not visible ASCII"));
     }
+    // A fragment is not part of a request (RFC 9112 section 3.2); the others are no URI characters (RFC 3986
+    // section 2) and pingora's parser drops or refuses them without a word.
+    if target.iter().any(|b| matches!(b, b'#' | b'<' | b'>' | b'`')) {
+        return Err(bad("the request target has one of '#', '<', '>' or '`': percent-encode it"));
+    }
     Ok(RequestLine { method: text(method)?, target: text(target)?, http_11 })
 }
 

@@ -7,6 +7,7 @@ use http::header::{self, HeaderValue};
 
 use crate::config;
 use crate::endpoints::Endpoint;
+use crate::header_alias::{fold, reads_as};
 use crate::limits::RateLimiter;
 use crate::metrics::RouteMetrics;
 use crate::reply::Reply;
@@ -69,6 +70,8 @@ pub struct HeaderEdits {
 pub struct Edits {
     pub set: Vec<(header::HeaderName, HeaderValue)>,
     pub remove: Vec<header::HeaderName>,
+    /// Names of both, in folded form: a client's alias of a header we set or remove must not pass for it.
+    folded: Vec<String>,
 }
 
 impl HeaderEdits {
@@ -81,7 +84,14 @@ impl Edits {
     /// The names and values were checked with the configuration; what does not parse is left out.
     fn new(edits: &config::HeaderEdits) -> Self {
         let set = edits.set.iter().filter_map(|(n, v)| Some((n.parse().ok()?, v.parse().ok()?))).collect();
-        Self { set, remove: edits.remove.iter().filter_map(|n| n.parse().ok()).collect() }
+        let names = edits.set.iter().map(|(n, _)| n).chain(&edits.remove);
+        let folded = names.map(|n| n.bytes().map(|b| char::from(fold(b))).collect()).collect();
+        Self { set, remove: edits.remove.iter().filter_map(|n| n.parse().ok()).collect(), folded }
+    }
+
+    /// Whether `name` reads as a header these edits set or remove.
+    pub fn concern(&self, name: &str) -> bool {
+        self.folded.iter().any(|f| reads_as(name, f))
     }
 }
 

@@ -5,7 +5,7 @@
 //! fields, so that a client cannot name our headers in `Connection` and have them dropped.
 //!
 //! # Values
-//! Text is UTF-8, percent-encoded outside visible ASCII and space; `%` itself is `%25`. Items of a list are
+//! Text is UTF-8, percent-encoded outside visible ASCII and inner spaces; `%` itself is `%25`. Items of a list are
 //! separated by `,`, and a `,` inside an item is `%2C`. So no claim can end a header or forge a list item,
 //! and a backend that percent-decodes gets the exact text back.
 
@@ -107,9 +107,12 @@ fn scalar(value: &Value) -> Option<String> {
 
 fn encode(text: &str, out: &mut String, in_list: bool) {
     const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for b in text.bytes() {
+    let last = text.len().saturating_sub(1);
+    for (i, b) in text.bytes().enumerate() {
         match b {
             b'%' => out.push_str("%25"),
+            // White space at the edges of a value is not part of it (RFC 9110 section 5.5): it would be lost.
+            b' ' if i == 0 || i == last => out.push_str("%20"),
             b',' if in_list => out.push_str("%2C"),
             b' '..=b'~' => out.push(char::from(b)),
             _ => {
@@ -156,6 +159,9 @@ mod tests {
         assert_eq!(text(&json!("a\r\nX-Admin: 1")).unwrap(), "a%0D%0AX-Admin: 1");
         assert_eq!(text(&json!(["user,admin", "b"])).unwrap(), "user%2Cadmin,b");
         assert_eq!(text(&json!("Zoë 100%")).unwrap(), "Zo%C3%AB 100%25");
+        assert_eq!(text(&json!(" a b ")).unwrap(), "%20a b%20");
+        assert_eq!(text(&json!([" admin", "b "])).unwrap(), "%20admin,b%20");
+        assert_eq!(text(&json!(" ")).unwrap(), "%20");
         assert_eq!(text(&json!(7)).unwrap(), "7");
         assert_eq!(text(&json!([])).unwrap(), "");
         assert_eq!(text(&json!({"a": 1})), None);
@@ -168,6 +174,7 @@ mod tests {
         fn any_text_becomes_one_header_value(s in any::<String>()) {
             let value = text(&json!(s)).unwrap();
             prop_assert!(value.bytes().all(|b| (b' '..=b'~').contains(&b)));
+            prop_assert_eq!(value.trim(), &value);
         }
     }
 }

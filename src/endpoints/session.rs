@@ -91,7 +91,8 @@ impl Endpoints {
     /// that came with such a change lies before this session's beginning, so the session has to be ended here.
     async fn ensure_unchanged(&self, judged: &User, session: SessionId, now: Timestamp) -> Result<(), Fault> {
         let current = self.users.by_id(&judged.id).await?;
-        if current.is_some_and(|u| !u.disabled && u.password_hash == judged.password_hash) {
+        // Not the hash: a parallel login may have upgraded it. Whatever changes the password sets a cut.
+        if current.is_some_and(|u| !u.disabled && u.sessions_cut == judged.sessions_cut) {
             return Ok(());
         }
         self.sessions.end(&judged.id, session, self.refresh_policy, now).await?;
