@@ -272,6 +272,17 @@ def test_request_and_response_edits(decisions):
     assert decisions.get("/private").headers["x-frame-options"] == "DENY"
 
 
+@pytest.mark.parametrize("name", ["X-Tenant", "x-tenant", "X-Forwarded-For", "x-forwarded-proto"])
+def test_threat_connection_names_a_header_the_operator_set(decisions, name):
+    """What the configuration sets is not the client's to drop."""
+    decisions.backend.forget()
+    status = status_of(request(decisions, "/edited", lines=[f"Connection: close, {name}", f"{name}: {EVIL}"]))
+    assert status in (200, 400)
+    if status == 200:
+        seen = only(decisions.backend)
+        assert seen["x-tenant"] == ["acme"] and seen["x-forwarded-for"] == ["127.0.0.1"] and seen["x-forwarded-proto"] == ["http"]
+
+
 def test_threat_aliases_of_edited_headers(gateways, wsgi):
     """What the operator sets or removes must hold for a backend that folds names: `X_Tenant` is `X-Tenant` there."""
     gateway = gateways(API.format(address=wsgi.address) + DECISIONS)

@@ -48,6 +48,23 @@ def test_nested_claim_path_for_roles_and_identity(gateways, issuers):
         assert status(gateway, issuer.token(realm_access={"roles": wrong}), "/admin/x") in (401, 403), wrong
 
 
+@pytest.mark.parametrize("roles", [["admin", "user"], "admin user", "user admin"], ids=str)
+def test_roles_as_an_array_or_as_text(foreign, roles):
+    """docs/configuration.md: "an array, or text with spaces between". The policy and the backend must see the same roles."""
+    gateway, issuer = foreign
+    token = issuer.token(roles=roles)
+    assert status(gateway, token, "/admin/x") == 200
+    assert sorted(seen(gateway, token)["x-user-roles"].split(",")) == ["admin", "user"]
+
+
+@pytest.mark.parametrize("roles", [[], "", ["Admin"], "administrator", ["admin,user"], "admin,user", [""], "xadmin"], ids=str)
+def test_what_only_looks_like_a_role_is_none(foreign, roles):
+    gateway, issuer = foreign
+    token = issuer.token(roles=roles)
+    assert status(gateway, token, "/admin/x") == 403
+    assert "admin" not in seen(gateway, token).get("x-user-roles", "").split(",")
+
+
 def test_b8_a_key_belongs_to_its_issuer_only(gateways, issuers):
     """A key of one issuer, or ours, must not vouch for another one's users, same kid or not."""
     kid = "shared-name"
