@@ -5,6 +5,8 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import pytest
+
 from forge import Key, foreign_claims
 
 
@@ -14,7 +16,8 @@ class JwksServer:
     def __init__(self, issuer, *keys, port=0):
         self.issuer, self.keys = issuer, list(keys)
         self.body, self.status, self.headers, self.fetches, self.port = None, 200, {}, 0, port
-        self.server = None
+        self.server, self.answering = None, threading.Event()
+        self.answering.set()
         if not port:
             self.start()
 
@@ -31,6 +34,7 @@ class JwksServer:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self):
                 issuer.fetches += 1
+                issuer.answering.wait()
                 body = issuer.document()
                 self.send_response(issuer.status)
                 for name, value in {"Content-Type": "application/json", **issuer.headers}.items():
@@ -53,7 +57,15 @@ class JwksServer:
         threading.Thread(target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self
 
+    def hold(self):
+        """From now on requests are taken and not answered, until `release`."""
+        self.answering.clear()
+
+    def release(self):
+        self.answering.set()
+
     def stop(self):
+        self.release()
         if self.server:
             self.server.shutdown()
             self.server.server_close()
@@ -74,3 +86,40 @@ class JwksServer:
 
 def fresh_key(alg="ES256", kid=None) -> Key:
     return Key(alg, kid or f"{alg}-{time.monotonic_ns()}")
+
+
+ISSUER, OTHER = "https://login.example.com", "https://other.example.com"
+ECHO = """
+[[routes]]
+path = "/api/{*rest}"
+echo = true
+
+[[routes]]
+path = "/admin/{*rest}"
+echo = true
+require = { roles = ["admin"] }
+"""
+
+
+@pytest.fixture
+def issuers():
+    """`issuers(name, key, ...)` starts an issuer that publishes these keys."""
+    started = []
+
+    def start(name=ISSUER, *keys, port=0):
+        started.append(JwksServer(name, *(keys or [fresh_key()]), port=port))
+        return started[-1]
+
+    yield start
+    for issuer in started:
+        issuer.stop()
+
+
+def status(gateway, token, path="/api/x"):
+    return gateway.get(path, token).status_code
+
+
+def resident(gateway) -> int:
+    """Resident memory in KiB."""
+    with open(f"/proc/{gateway.process.process.pid}/status") as text:
+        return int(next(line for line in text if line.startswith("VmRSS")).split()[1])

@@ -165,7 +165,8 @@ def test_b44_trailers_never_become_headers(api, account):
 # Connection --------------------------------------------------------------------------------------------------------------
 
 NOMINATED = ["x-user-id", "X-User-Id", "X-USER-ID", "close, X-User-Id", "X-User-Id, X-User-Email , x-session-id,X-User-Roles",
-             "keep-alive,x-user-id", "x_user_id", "X-User-Id;q=1", ",,X-User-Id,,", '"X-User-Id"', "x-user-id\tclose"]
+             "keep-alive,x-user-id", "x_user_id", "X-User-Id;q=1", ",,X-User-Id,,", '"X-User-Id"', "x-user-id\tclose",
+             "close\r\nConnection: X-User-Id", "X-User-Id\r\nconnection: close\r\nCONNECTION: x-session-id"]
 
 
 @pytest.mark.parametrize("value", NOMINATED)

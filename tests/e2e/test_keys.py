@@ -4,10 +4,12 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import threading
 import time
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -28,6 +30,15 @@ def jwks(gateway) -> list[dict]:
 
 def key_files(gateway):
     return sorted((gateway.folder / "data/keys").glob("key-*"))
+
+
+def replace_manifest(gateway, keys):
+    """In one step, as the gateway itself does it."""
+    manifest = gateway.folder / "data/keys/keys.json"
+    replacement = manifest.with_suffix(".new")
+    replacement.touch(mode=0o600)
+    replacement.write_text(json.dumps({"keys": keys}))
+    replacement.rename(manifest)
 
 
 @pytest.fixture(scope="module", params=ALGORITHMS)
@@ -154,14 +165,78 @@ def test_invariant_4_the_cache_does_not_outlive_a_key(gateways):
     gateway.cli("keys", "rotate")
     eventually(lambda: len(jwks(gateway)) == 2, what="the new key")
     assert gateway.get("/api/x", account.access).status_code == 200
-    manifest = gateway.folder / "data/keys/keys.json"
-    kept = [k for k in json.loads(manifest.read_text())["keys"] if not k.get("retired")]
-    replacement = manifest.with_suffix(".new")
-    replacement.touch(mode=0o600)
-    replacement.write_text(json.dumps({"keys": kept}))
-    replacement.rename(manifest)
+    keys = json.loads((gateway.folder / "data/keys/keys.json").read_text())["keys"]
+    replace_manifest(gateway, [k for k in keys if not k.get("retired")])
     eventually(lambda: gateway.get("/api/x", account.access).status_code == 401, 5, "the old token refused")
     assert gateway.get("/api/x", gateway.login(account.email).json()["access_token"]).status_code == 200
+
+
+def test_b15_a_retired_key_ends_when_its_time_is_over(gateways):
+    """`not_after` in keys.json holds for tokens already in the cache, and the key leaves the JWKS."""
+    gateway = gateways(ECHO)
+    account = gateway.register()
+    gateway.cli("keys", "rotate")
+    eventually(lambda: len(jwks(gateway)) == 2, what="the new key")
+    keys = json.loads((gateway.folder / "data/keys/keys.json").read_text())["keys"]
+    [old] = [k for k in keys if k.get("retired")]
+    lives = datetime.fromisoformat(old["not_after"]) - datetime.fromisoformat(old["retired"])
+    assert lives.total_seconds() >= 3600 + 30, "an access token's life and the leeway"
+    assert gateway.get("/api/x", account.access).status_code == 200
+    old["not_after"] = (datetime.now(timezone.utc) + timedelta(seconds=2)).isoformat()
+    replace_manifest(gateway, keys)
+    eventually(lambda: gateway.get("/api/x", account.access).status_code == 401, 6, "the old token refused")
+    eventually(lambda: [k["kid"] for k in jwks(gateway)] == [own_key(gateway).kid], 5, "the old key gone from the JWKS")
+
+
+def test_b16_a_sibling_accepts_a_key_it_has_not_noticed(gateways):
+    """Two gateways on one folder: a token signed by the new key at one of them is good at the other at once."""
+    first = gateways(ECHO)
+    second = gateways(ECHO, server=f'data_dir = "{first.folder}/data"', issuer=first.issuer)
+    account = first.register()
+    assert second.get("/api/x", account.access).status_code == 200
+    for _ in range(3):
+        first.cli("keys", "rotate")
+        kid = own_key(first).kid
+        claims = {**claims_of(account.access), "jti": kid}
+        assert second.get("/api/x", own_key(first).token(claims)).status_code == 200
+        assert first.get("/api/x", own_key(first).token(claims)).status_code == 200
+
+
+def test_commands_that_start_together_agree_on_the_key(gateways):
+    """First starts and rotations at the same instant leave one signer, and every key that ever signed."""
+    gateway = gateways(ECHO)
+    gateway.stop()
+    shutil.rmtree(gateway.folder / "data")
+    run = lambda *args: subprocess.Popen(
+        [str(BINARY), *args, "-c", str(gateway.file)], cwd=gateway.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    listed = [run("keys", "list") for _ in range(6)]
+    answers = [p.communicate(timeout=30)[0].split() for p in listed]
+    assert all(p.returncode == 0 for p in listed) and len({a[0] for a in answers}) == 1
+    rotated = [run("keys", "rotate") for _ in range(5)]
+    assert all(p.communicate(timeout=30) and p.returncode == 0 for p in rotated)
+    keys = json.loads((gateway.folder / "data/keys/keys.json").read_text())["keys"]
+    assert len(keys) == 6 and sum(1 for k in keys if not k.get("retired")) == 1
+    gateway.start()
+    assert gateway.get("/api/x", gateway.register().access).status_code == 200
+
+
+@pytest.mark.parametrize("make, good", [
+    (lambda g, a, key: a.access, True),
+    (lambda g, a, key: key.token({**claims_of(a.access), "exp": 1}), False),
+    (lambda g, a, key: key.token(claims_of(a.access), key.header(kid="\x1b[31m")), False),
+    (lambda g, a, key: a.access.rsplit(".", 1)[0] + ".", False),
+    (lambda g, a, key: "not a token", False),
+], ids=["good", "expired", "escape sequence", "unsigned", "garbage"])
+def test_token_inspect_says_what_the_gateway_would(signed_with, make, good):
+    """Same verdict as a request, a reason when refused, no signature and no control character on the terminal."""
+    account = signed_with.register()
+    token = make(signed_with, account, own_key(signed_with))
+    done = signed_with.cli("token", "inspect", "-", stdin=token, check=False)
+    assert (done.returncode == 0) == good, done.stdout + done.stderr
+    output = done.stdout + done.stderr
+    signature = token.split(".")[-1]
+    assert "\x1b" not in output and (not signature or len(signature) < 20 or signature not in output)
+    assert "panicked" not in output and done.stdout.strip()
 
 
 # Key files that must not be used -------------------------------------------------------------------------------------
