@@ -223,7 +223,9 @@ def test_content_types_that_are_json_are_taken(gateway, content_type):
 
 
 @pytest.mark.parametrize("path", [*BODIES, "/auth/logout"])
-@pytest.mark.parametrize("size, chunked", [(16 * 1024 + 1, False), (10**6, False), (2 * 10**7, False), (16 * 1024 + 1, True), (10**6, True)])
+@pytest.mark.parametrize("size, chunked", [
+    (16 * 1024 + 1, False), (10**6, False), (2 * 10**7, False), (16 * 1024 + 1, True), (10**6, True),
+])
 def test_bad_input_huge_bodies_are_413(gateway, path, size, chunked):
     """Memory would be filled before a password is looked at; 1 MB tokens among them."""
     body = json.dumps({"refresh_token": "A" * size}).encode()
@@ -256,7 +258,9 @@ def test_bad_input_refresh_tokens_are_403(gateway, token):
     refused(gateway, json_request("POST", "/auth/refresh", {"refresh_token": token}), 403, ("invalid_refresh_token",))
 
 
-@pytest.mark.parametrize("email", ["' OR '1'='1@x", "a'; DROP TABLE users; --@example.com".replace(" ", ""), "a%00@example.com", "a\\@example.com", "*@example.com"])
+@pytest.mark.parametrize("email", [
+    "'OR'1'='1@x", "a';DROP/**/TABLE/**/users;--@example.com", "a%00@example.com", "a\\@example.com", "*@example.com",
+])
 def test_bad_input_sql_in_an_address_is_only_an_address(gateway, email):
     """Input that becomes a query could read or empty the user table."""
     answer = gateway.login(email, "a wrong password")

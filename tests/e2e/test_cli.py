@@ -12,6 +12,8 @@ from accounts import everything, problem, rows
 from conftest import PASSWORD, Gateway, eventually
 
 ROUTE = '[throttle]\naddress_failures = 1000000\n[[routes]]\npath = "/api/{*rest}"\nrespond = { status = 200 }\n'
+HASH = "$2b$04$CCCCCCCCCCCCCCCCCCCCC.FXJHjF.8tyWAsIeGLxC7hC/nyX4QxgC"
+EXPENSIVE = "$argon2id$v=19$m=4194304,t=9,p=1$c29tZXNhbHRzb21lc2FsdA$K13EBUiG7JV+9ZxztmHFTdb7J0WQsnj2V8bZaqyPptE"
 
 
 @pytest.fixture(scope="module", params=["up", "down"])
@@ -62,7 +64,7 @@ def test_user_add_list_and_show(gateway):
 
 def test_user_list_shows_everybody(gateway):
     """A page boundary (500) must lose nobody."""
-    lines = [json.dumps({"email": f"many{n}@{uuid.uuid4().hex[:8]}.example", "password_hash": "$2b$04$CCCCCCCCCCCCCCCCCCCCC.FXJHjF.8tyWAsIeGLxC7hC/nyX4QxgC"}) for n in range(1100)]
+    lines = [json.dumps({"email": f"many{n}@{uuid.uuid4().hex[:8]}.example", "password_hash": HASH}) for n in range(1100)]
     gateway.cli("user", "import", "-", stdin="\n".join(lines))
     listed = gateway.cli("user", "list").stdout.splitlines()
     assert len(listed) == rows(gateway, "SELECT count(*) FROM users")[0][0]
@@ -139,7 +141,6 @@ def test_roles_that_would_forge_others_are_refused(gateway):
         assert done.returncode == 1 and stored == [], f"{roles!r} stored as {stored}"
 
 
-HASH = "$2b$04$CCCCCCCCCCCCCCCCCCCCC.FXJHjF.8tyWAsIeGLxC7hC/nyX4QxgC"
 WRONG_LINES = {
     "not JSON": ("{", "line 2"),
     "array": ('["a@example.com"]', "line 2"),
@@ -153,7 +154,7 @@ WRONG_LINES = {
     "bad address": (json.dumps({"email": "nobody", "password": PASSWORD}), "e-mail"),
     "the same address": (json.dumps({"email": "FIRST@example.com", "password": PASSWORD}), "line 1"),
     "the same id": (json.dumps({"id": "u1", "email": "b@example.com", "password": PASSWORD}), "line 1"),
-    "expensive argon2id": (json.dumps({"email": "b@example.com", "password_hash": "$argon2id$v=19$m=4194304,t=9,p=1$c29tZXNhbHRzb21lc2FsdA$K13EBUiG7JV+9ZxztmHFTdb7J0WQsnj2V8bZaqyPptE"}), "line 2"),
+    "expensive argon2id": (json.dumps({"email": "b@example.com", "password_hash": EXPENSIVE}), "line 2"),
 }
 
 

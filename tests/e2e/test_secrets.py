@@ -115,8 +115,8 @@ class Session:
             self.keep(self.gateway.login(address, self.canaries.password("beside " + address[-4:])))
         self.keep(self.gateway.post("/auth/register", {"email": account.email, "password": self.canaries.password("taken")}))
         self.keep(self.gateway.post("/auth/register", {"email": "x", "password": self.canaries.password("bad address")}))
-        for n, body in enumerate(('{"email":"a@b.c","password":"%s"', '{"email":"a@b.c","password":["%s"]}', '{"email":"a@b.c","password":"%s","password":1}')):
-            body = (body % self.canaries.password(f"broken body {n}")).encode()
+        for n, field in enumerate(('"password":"%s"', '"password":["%s"]}', '"password":"%s","password":1}')):
+            body = ('{"email":"a@b.c",' + field % self.canaries.password(f"broken body {n}")).encode()
             self.errors += [str(answer) for answer in answers_to(self.gateway, [json_request("POST", "/auth/login", body)])]
 
     def requests(self, access, refresh):

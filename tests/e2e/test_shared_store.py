@@ -10,7 +10,16 @@ import pytest
 from accounts import at_once, database_file, everything, json_request, problem, read_answer, rows
 from conftest import PASSWORD, Gateway, eventually
 
-ROUTE = '[throttle]\naddress_failures = 1000000\nfree_failures = 3\nfirst_delay = "1h"\nmax_delay = "1h"\n[[routes]]\npath = "/api/{*rest}"\nrespond = { status = 200 }\n'
+ROUTE = """
+[throttle]
+address_failures = 1000000
+free_failures = 3
+first_delay = "1h"
+max_delay = "1h"
+[[routes]]
+path = "/api/{*rest}"
+respond = { status = 200 }
+"""
 
 
 @pytest.fixture
