@@ -115,7 +115,10 @@ def test_b27_minimum_length_is_configurable(gateways):
     assert register(gateway, "fifteen chars !").status_code == 201
 
 
-COMMON = ["password", "PassWord", "12345678", "123456789", "qwertyuiop", "iloveyou", "sunshine", "football", "princess", "password1", "baseball", "superman"]
+COMMON = [
+    "password", "PassWord", "12345678", "123456789", "qwertyuiop", "iloveyou", "sunshine", "football", "princess", "password1",
+    "baseball", "superman",
+]
 
 
 @pytest.mark.parametrize("password", COMMON)

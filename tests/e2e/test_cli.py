@@ -1,0 +1,291 @@
+"""`user`, `keys` and `token` commands: exit codes, messages, and their effect with the gateway up and down."""
+
+import json
+import re
+import uuid
+
+import jwt
+import pytest
+from passlib.hash import bcrypt_sha256
+
+from accounts import everything, problem, rows
+from conftest import PASSWORD, Gateway, eventually
+
+ROUTE = '[throttle]\naddress_failures = 1000000\n[[routes]]\npath = "/api/{*rest}"\nrespond = { status = 200 }\n'
+HASH = "$2b$04$CCCCCCCCCCCCCCCCCCCCC.FXJHjF.8tyWAsIeGLxC7hC/nyX4QxgC"
+EXPENSIVE = "$argon2id$v=19$m=4194304,t=9,p=1$c29tZXNhbHRzb21lc2FsdA$K13EBUiG7JV+9ZxztmHFTdb7J0WQsnj2V8bZaqyPptE"
+
+
+@pytest.fixture(scope="module", params=["up", "down"])
+def gateway(request, tmp_path_factory):
+    """Every command is to work beside a running gateway, and without one."""
+    gateway = Gateway(tmp_path_factory.mktemp("cli"), ROUTE)
+    gateway.start()
+    if request.param == "down":
+        gateway.stop()
+    yield gateway
+    gateway.stop()
+
+
+def email():
+    return f"{uuid.uuid4().hex}@example.com"
+
+
+def add(gateway, *args, password=PASSWORD):
+    address = email()
+    gateway.cli("user", "add", address, *args, stdin=password + "\n")
+    return address
+
+
+def fails(gateway, *args, stdin="", says):
+    done = gateway.cli(*args, stdin=stdin, check=False)
+    assert done.returncode == 1, done
+    assert says in done.stderr, done.stderr
+    assert "panicked" not in done.stderr
+    return done
+
+
+def user_row(gateway, address):
+    return rows(gateway, "SELECT id, name, roles, scopes, disabled FROM users WHERE email = ?", address)[0]
+
+
+def test_user_add_list_and_show(gateway):
+    """The first thing an operator does."""
+    address = add(gateway, "--name", "Ann Lee", "--roles", "admin, editor", "--scopes", "orders:read")
+    user_id, name, roles, scopes, disabled = user_row(gateway, address)
+    assert (name, json.loads(roles), json.loads(scopes), disabled) == ("Ann Lee", ["admin", "editor"], ["orders:read"], 0)
+    line = next(l for l in gateway.cli("user", "list").stdout.splitlines() if address in l)
+    assert user_id in line and "enabled" in line and "admin,editor" in line
+    by_address, by_id = (gateway.cli("user", "show", who).stdout for who in (address.upper(), user_id))
+    assert by_address == by_id
+    for text in (user_id, address, "Ann Lee", "admin,editor", "orders:read", "enabled"):
+        assert text in by_id
+
+
+def test_user_list_shows_everybody(gateway):
+    """A page boundary (500) must lose nobody."""
+    lines = [json.dumps({"email": f"many{n}@{uuid.uuid4().hex[:8]}.example", "password_hash": HASH}) for n in range(1100)]
+    gateway.cli("user", "import", "-", stdin="\n".join(lines))
+    listed = gateway.cli("user", "list").stdout.splitlines()
+    assert len(listed) == rows(gateway, "SELECT count(*) FROM users")[0][0]
+
+
+@pytest.mark.parametrize("password, says", [("", "8 characters"), ("short", "8 characters"), ("password", "common"), ("x" * 1025, "1024")])
+def test_user_add_refuses_weak_passwords(gateway, password, says):
+    """The policy holds for operators too; nothing is made."""
+    before = everything(gateway)
+    fails(gateway, "user", "add", email(), stdin=password + "\n", says=says)
+    assert everything(gateway) == before
+
+
+@pytest.mark.parametrize("address", ["", "ann", "a b@example.com", "a\n@example.com", "a@b@c"])
+def test_user_add_refuses_what_is_no_address(gateway, address):
+    """A typing mistake would make an account nobody can log in to."""
+    before = everything(gateway)
+    fails(gateway, "user", "add", address, stdin=PASSWORD + "\n", says="e-mail")
+    assert everything(gateway) == before
+
+
+def test_user_add_refuses_a_taken_address(gateway):
+    """The account of somebody else would be overwritten."""
+    address = add(gateway)
+    before = everything(gateway)
+    fails(gateway, "user", "add", address.upper(), stdin="another password\n", says="already registered")
+    assert everything(gateway) == before
+
+
+@pytest.mark.parametrize("command", [["show"], ["disable"], ["enable"], ["set-password"], ["set-roles"], ["delete"]])
+@pytest.mark.parametrize("who", ["nobody@example.com", "no-such-id", "", "' OR 1=1 --"])
+def test_commands_on_an_unknown_user_fail(gateway, command, who):
+    """A typing mistake must not pass for a disabled account."""
+    before = everything(gateway)
+    more = ["admin"] if command == ["set-roles"] else []
+    fails(gateway, "user", *command, who, *more, stdin=PASSWORD + "\n", says="no user")
+    assert everything(gateway) == before
+
+
+def test_user_disable_enable_set_roles_and_delete(gateway):
+    """What the commands say must be what they did."""
+    address = add(gateway)
+    assert "disabled" in gateway.cli("user", "disable", address).stdout
+    assert user_row(gateway, address)[4] == 1 and "disabled" in gateway.cli("user", "show", address).stdout
+    gateway.cli("user", "disable", address)
+    assert "enabled" in gateway.cli("user", "enable", address).stdout
+    assert user_row(gateway, address)[4] == 0
+    gateway.cli("user", "set-roles", address, "a,b")
+    assert json.loads(user_row(gateway, address)[2]) == ["a", "b"]
+    gateway.cli("user", "set-roles", address, "")
+    assert json.loads(user_row(gateway, address)[2]) == []
+    gateway.cli("user", "delete", address)
+    assert rows(gateway, "SELECT * FROM users WHERE email = ?", address) == []
+    fails(gateway, "user", "delete", address, says="no user")
+
+
+def test_user_set_password_takes_the_first_line_as_it_is(gateway):
+    """Trimming would change the password; a pipe may end its line in CR LF."""
+    address = add(gateway)
+    before = rows(gateway, "SELECT password_hash FROM users WHERE email = ?", address)
+    fails(gateway, "user", "set-password", address, stdin="short\n", says="8 characters")
+    assert rows(gateway, "SELECT password_hash FROM users WHERE email = ?", address) == before
+    for stdin, kept in ((" spaces kept \n", " spaces kept "), ("windows line\r\n", "windows line"), ("no line end", "no line end")):
+        gateway.cli("user", "set-password", address, stdin=stdin)
+        assert bcrypt_sha256.verify(kept, rows(gateway, "SELECT password_hash FROM users WHERE email = ?", address)[0][0])
+
+
+def test_roles_that_would_forge_others_are_refused(gateway):
+    """Roles travel in one header, split by commas: one with a line break or control character must not be stored."""
+    address = add(gateway)
+    for roles in ("a\nb", "a\x1bb", "a\x01b"):
+        done = gateway.cli("user", "set-roles", address, roles, check=False)
+        stored = json.loads(user_row(gateway, address)[2])
+        assert done.returncode == 1 and stored == [], f"{roles!r} stored as {stored}"
+
+
+WRONG_LINES = {
+    "not JSON": ("{", "line 2"),
+    "array": ('["a@example.com"]', "line 2"),
+    "no secret": ('{"email":"b@example.com"}', "line 2"),
+    "two secrets": (json.dumps({"email": "b@example.com", "password": PASSWORD, "password_hash": HASH}), "line 2"),
+    "unknown field": (json.dumps({"email": "b@example.com", "password": PASSWORD, "role": "admin"}), "role"),
+    "duplicate field": ('{"email":"b@example.com","email":"c@example.com","password":"%s"}' % PASSWORD, "duplicate"),
+    "unknown hash": (json.dumps({"email": "b@example.com", "password_hash": "5f4dcc3b5aa765d61d8327deb882cf99"}), "format"),
+    "damaged hash": (json.dumps({"email": "b@example.com", "password_hash": HASH[:-3]}), "line 2"),
+    "weak password": (json.dumps({"email": "b@example.com", "password": "password"}), "common"),
+    "bad address": (json.dumps({"email": "nobody", "password": PASSWORD}), "e-mail"),
+    "the same address": (json.dumps({"email": "FIRST@example.com", "password": PASSWORD}), "line 1"),
+    "the same id": (json.dumps({"id": "u1", "email": "b@example.com", "password": PASSWORD}), "line 1"),
+    "expensive argon2id": (json.dumps({"email": "b@example.com", "password_hash": EXPENSIVE}), "line 2"),
+}
+
+
+@pytest.mark.parametrize("line, says", WRONG_LINES.values(), ids=WRONG_LINES.keys())
+def test_user_import_with_a_wrong_line_imports_nothing(gateway, line, says):
+    """Half an import cannot be repeated; and it must say which line."""
+    before = everything(gateway)
+    good = json.dumps({"id": "u1", "email": "first@example.com", "password": PASSWORD})
+    done = fails(gateway, "user", "import", "-", stdin=f"{good}\n{line}\n", says=says)
+    assert "nothing imported" in done.stderr and PASSWORD not in done.stderr
+    assert everything(gateway) == before
+
+
+def test_user_import_names_every_wrong_line(gateway):
+    """Ten thousand lines cannot be mended one run at a time."""
+    done = fails(gateway, "user", "import", "-", stdin="{\n\n[]\nx\n", says="3 lines are wrong")
+    assert [n for n in range(1, 6) if f"line {n}" in done.stderr] == [1, 3, 4]
+
+
+def test_user_import_leaves_existing_accounts_alone(gateway, tmp_path):
+    """A second import would set everybody's password back; skipping must be said and show in the exit code."""
+    existing, fresh = add(gateway), email()
+    before = rows(gateway, "SELECT * FROM users WHERE email = ?", existing)
+    file = tmp_path / "users.jsonl"
+    file.write_text("".join(json.dumps({"email": e, "password_hash": HASH, "roles": ["admin"]}) + "\n" for e in (existing, fresh)))
+    done = gateway.cli("user", "import", file, check=False)
+    assert done.returncode == 1
+    assert f"{file}:1" in done.stderr and "already registered" in done.stderr
+    assert "1 imported, 1 skipped" in done.stdout
+    assert rows(gateway, "SELECT * FROM users WHERE email = ?", existing) == before
+    assert user_row(gateway, fresh)[2] == '["admin"]'
+    fails(gateway, "user", "import", tmp_path / "missing.jsonl", says="missing.jsonl")
+
+
+def test_user_import_keeps_ids_and_disabled_accounts_disabled(gateway):
+    """Backends know users by id; a disabled account must not come back enabled."""
+    address, user_id = email(), f"legacy-{uuid.uuid4().hex[:8]}"
+    record = {"id": user_id, "email": address, "name": "Bob", "roles": ["r"], "scopes": ["s"], "password": PASSWORD, "disabled": True}
+    gateway.cli("user", "import", "-", stdin=json.dumps(record))
+    assert user_row(gateway, address) == (user_id, "Bob", '["r"]', '["s"]', 1)
+
+
+def kids(gateway):
+    lines = [line.split() for line in gateway.cli("keys", "list").stdout.splitlines()]
+    return {fields[0]: fields[2] for fields in lines}
+
+
+def test_keys_list_and_rotate(gateway):
+    """B 15, 16: one key signs, older ones verify for a token's lifetime."""
+    before = kids(gateway)
+    assert list(before.values()).count("signs") == 1
+    said = gateway.cli("keys", "rotate").stdout.split()[0]
+    after = kids(gateway)
+    assert set(before) < set(after) and after[said] == "signs" and said not in before
+    assert list(after.values()).count("signs") == 1
+    text = gateway.cli("keys", "list").stdout
+    assert re.search(r"verifies until \d{4}-\d\d-\d\dT", text)
+    for file in (gateway.folder / "data" / "keys").iterdir():
+        assert file.stat().st_mode & 0o077 == 0, f"{file.name} can be read by others"
+
+
+def test_rotation_reaches_the_running_gateway(gateways):
+    """B 16: no false 401, new tokens under the new key within moments."""
+    gateway = gateways(ROUTE)
+    account = gateway.register()
+    kid = gateway.cli("keys", "rotate").stdout.split()[0]
+    def rotated():
+        assert gateway.get("/api/x", account.access).status_code == 200
+        return jwt.get_unverified_header(gateway.login(account.email).json()["access_token"])["kid"] == kid
+    eventually(rotated, 5, "the new key signing")
+    assert kid in [k["kid"] for k in gateway.get("/.well-known/jwks.json").json()["keys"]]
+    assert gateway.get("/api/x", account.access).status_code == 200
+
+
+def test_token_inspect(gateways):
+    """An operator asks why a token is refused: the reason must be the true one, the exit code scriptable."""
+    gateway = gateways(ROUTE)
+    account = gateway.register()
+    done = gateway.cli("token", "inspect", account.access)
+    assert "valid: yes" in done.stdout and account.id in done.stdout and "at+jwt" in done.stdout
+    assert "valid: yes" in gateway.cli("token", "inspect", "-", stdin=account.access + "\n").stdout
+    assert account.access.split(".")[2] not in done.stdout, "the signature makes it a usable token"
+
+    def refused(token, reason):
+        answer = gateway.cli("token", "inspect", token, check=False)
+        assert answer.returncode == 1 and "valid: no" in answer.stdout and reason in answer.stdout, answer
+
+    head, claims, signature = account.access.split(".")
+    refused("garbage", "three")
+    refused("a.b.c", "base64url")
+    refused(f"{head}.{claims}.{'A' * len(signature)}", "signature")
+    refused(account.refresh, "three")
+    refused("", "three")
+    gateway.post("/auth/logout", token=account.access)
+    refused(account.access, "ended")
+
+
+def test_token_inspect_names_an_expired_token(gateways):
+    """Expired is not forged."""
+    gateway = gateways(ROUTE, tokens='access_ttl = "10s"\nleeway = "0s"')
+    account = gateway.register()
+    eventually(lambda: gateway.get("/api/x", account.access).status_code == 401, 20, "the token expiring")
+    done = gateway.cli("token", "inspect", account.access, check=False)
+    assert done.returncode == 1 and "expired" in done.stdout and account.id in done.stdout
+
+
+@pytest.mark.parametrize("args", [["user"], ["user", "frobnicate"], ["keys", "burn"], ["user", "add"], ["--nonsense"], ["token", "inspect"]])
+def test_wrong_usage_is_exit_code_2(gateway, args):
+    """Scripts tell a typing mistake from a refusal."""
+    done = gateway.cli(*args, check=False)
+    assert done.returncode == 2 and "Usage" in done.stderr + done.stdout
+
+
+def test_commands_with_a_broken_configuration_do_nothing(gateways):
+    """A command on the wrong data would be worse than none."""
+    gateway = gateways(ROUTE)
+    text = gateway.file.read_text()
+    gateway.file.write_text(text + "\nnonsense = 1\n")
+    done = gateway.cli("user", "add", email(), stdin=PASSWORD + "\n", check=False)
+    assert done.returncode == 1 and "nonsense" in done.stderr
+    assert rows(gateway, "SELECT * FROM users") == []
+    missing = gateway.cli("user", "list", check=False)
+    assert missing.returncode == 1
+
+
+def test_the_running_gateway_sees_what_commands_do(gateways):
+    """Accounts made beside the gateway would need a restart."""
+    gateway = gateways(ROUTE)
+    address = add(gateway, "--roles", "admin")
+    answer = gateway.login(address)
+    assert answer.status_code == 200 and answer.json()["user"]["roles"] == ["admin"]
+    gateway.cli("user", "set-password", address, stdin="a different one\n")
+    problem(gateway.login(address), 401, "invalid_credentials")
+    assert gateway.login(address, "a different one").status_code == 200
