@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
 use crate::passwords::{PasswordHash, check_new};
-use crate::store::{Email, User, UserId};
+use crate::store::{Email, User, UserId, is_display_name, is_role};
 
 /// A line that was read and found good.
 pub struct UserImport {
@@ -135,12 +135,11 @@ fn parse_line(line: usize, text: &str, min_length: usize) -> Result<UserImport, 
     if record.id.as_deref().is_some_and(|id| !is_user_id(id)) {
         return Err("`id` must have 1 to 64 characters of visible ASCII".into());
     }
+    if !record.name.as_deref().is_none_or(is_display_name) {
+        return Err("`name` is longer than 200 characters or has a control character".into());
+    }
     for (field, names) in [("roles", &record.roles), ("scopes", &record.scopes)] {
-        // A scope-token of RFC 6749 section 3.3 has no space, and roles travel in a header, split by commas.
-        if names
-            .iter()
-            .any(|name| name.is_empty() || name.contains([' ', ',']) || name.contains(char::is_control))
-        {
+        if !names.iter().all(|name| is_role(name)) {
             return Err(format!("a name in `{field}` is empty or has a space, comma or control character"));
         }
     }
@@ -247,7 +246,7 @@ mod tests {
         let user = User {
             id: "u\"1".into(),
             email: Email::parse("ann@example.com").unwrap(),
-            name: Some("Ann\n\u{1b}[31m".into()),
+            name: Some("Ann \"O'Neil\" \u{e9}".into()),
             roles: vec!["admin".into(), "ops".into()],
             scopes: vec!["a:b".into()],
             password_hash: HASH.into(),

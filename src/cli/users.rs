@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::import::UserImport;
 use crate::passwords::{check_new, hash_now};
 use crate::server::{self, StartError, Stores};
-use crate::store::{CreateError, Email, SessionsCut, User, UserChange};
+use crate::store::{CreateError, Email, SessionsCut, User, UserChange, is_display_name, is_role};
 use crate::tokens::Revocations;
 
 #[derive(Subcommand)]
@@ -88,14 +88,18 @@ impl Accounts<'_> {
     async fn add(&self, add: Add) -> Result<ExitCode, StartError> {
         let email =
             Email::parse(&add.email).ok_or_else(|| format!("{:?} is not an e-mail address", add.email))?;
+        if !add.name.as_deref().is_none_or(is_display_name) {
+            return Err("--name is longer than 200 characters or has a control character".into());
+        }
+        let (roles, scopes) = (split(&add.roles)?, split(&add.scopes)?);
         let password = read_password()?;
         let user = User {
             id: Uuid::now_v7().to_string(),
             password_hash: self.hash(&password, &email)?,
             email,
             name: add.name,
-            roles: split(&add.roles),
-            scopes: split(&add.scopes),
+            roles,
+            scopes,
             disabled: false,
             created_at: Timestamp::now(),
             sessions_cut: None,
@@ -128,7 +132,7 @@ impl Accounts<'_> {
         let user = self.find(who).await?;
         println!("id        {}", user.id);
         println!("email     {}", user.email.as_str());
-        println!("name      {}", user.name.as_deref().unwrap_or("-"));
+        println!("name      {}", user.name.as_deref().unwrap_or("-").escape_debug());
         println!("roles     {}", user.roles.join(","));
         println!("scopes    {}", user.scopes.join(","));
         println!("state     {}", if user.disabled { "disabled" } else { "enabled" });
@@ -175,7 +179,7 @@ impl Accounts<'_> {
 
     async fn set_roles(&self, who: &str, roles: &str) -> Result<ExitCode, StartError> {
         let user = self.find(who).await?;
-        let roles = split(roles);
+        let roles = split(roles)?;
         self.stores
             .users
             .update(&user.id, UserChange { roles: Some(roles.clone()), ..UserChange::default() })
@@ -263,8 +267,16 @@ fn read_password() -> Result<String, StartError> {
     Ok(password.strip_suffix('\r').unwrap_or(password).to_owned())
 }
 
-fn split(list: &str) -> Vec<String> {
-    list.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect()
+/// A comma-separated list of roles or scopes.
+fn split(list: &str) -> Result<Vec<String>, StartError> {
+    let names: Vec<String> =
+        list.split(',').map(str::trim).filter(|s| !s.is_empty()).map(str::to_owned).collect();
+    match names.iter().find(|name| !is_role(name)) {
+        Some(wrong) => {
+            Err(format!("{wrong:?} has a space or a control character: write names without").into())
+        }
+        None => Ok(names),
+    }
 }
 
 fn rfc3339(at: Timestamp) -> String {

@@ -19,6 +19,10 @@ pub fn body<T: DeserializeOwned>(request: &Request<'_>) -> Result<T, Fault> {
         let detail = "Send the body as JSON with Content-Type: application/json.";
         return Err(Fault::new(415, "unsupported_media_type", detail));
     }
+    // serde would take an array too, field by field.
+    if request.body.trim_ascii_start().first() != Some(&b'{') {
+        return Err(Fault::bad_request("invalid_json", "The body is not one JSON object."));
+    }
     serde_json::from_slice(&request.body).map_err(|e| explain(&e))
 }
 
@@ -34,13 +38,17 @@ fn explain(e: &serde_json::Error) -> Fault {
     if e.classify() != Category::Data {
         return Fault::bad_request("invalid_json", format!("The body is not valid JSON ({place})."));
     }
-    // These name a field; serde's other messages may quote a value, which may be a password.
+    // These name a field of ours. serde's other messages quote the client, and what it put there by mistake may be
+    // a password.
     let text = e.to_string();
-    let names_a_field =
-        ["missing field", "unknown field", "duplicate field"].iter().any(|p| text.starts_with(p));
-    let problem = match text.split_once(" at line ") {
-        Some((problem, _)) if names_a_field => problem.to_owned(),
-        _ => "a value has the wrong type".to_owned(),
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(problem, _)| problem);
+    let problem = if text.starts_with("missing field") || text.starts_with("duplicate field") {
+        text.to_owned()
+    } else if text.starts_with("unknown field") {
+        let known = text.rsplit_once(", expected ").map_or("others", |(_, known)| known);
+        format!("unknown field, expected {known}")
+    } else {
+        "a value has the wrong type".to_owned()
     };
     Fault::invalid_field(format!("The body is not as documented: {problem} ({place})."))
 }

@@ -11,10 +11,7 @@ use super::{Endpoints, Request, json, login};
 use crate::fault::Fault;
 use crate::passwords;
 use crate::reply::Reply;
-use crate::store::{CreateError, Email, User};
-
-/// Longest display name, in characters.
-const NAME_CHARS: usize = 200;
+use crate::store::{CreateError, Email, User, is_display_name};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -33,7 +30,7 @@ impl Endpoints {
         let Body { email, password, name } = json::body(&request)?;
         let email =
             Email::parse(&email).ok_or_else(|| Fault::invalid_field("email is not an e-mail address."))?;
-        if name.as_ref().is_some_and(|n| n.chars().count() > NAME_CHARS || n.chars().any(char::is_control)) {
+        if !name.as_deref().is_none_or(is_display_name) {
             return Err(Fault::invalid_field("name is too long or holds control characters."));
         }
         login::check_length(&password)?;

@@ -58,6 +58,17 @@ impl Email {
     }
 }
 
+/// Whether `name` may be a role or a scope. A scope-token of RFC 6749 section 3.3 has no space, and roles travel in a
+/// header, split at commas.
+pub fn is_role(name: &str) -> bool {
+    !name.is_empty() && !name.contains([' ', ',']) && !name.contains(char::is_control)
+}
+
+/// Whether `name` may be a user's name: at most 200 characters, none of them a control character.
+pub fn is_display_name(name: &str) -> bool {
+    name.chars().count() <= 200 && !name.contains(char::is_control)
+}
+
 /// All sessions that began at or before `at` are over, except `keep` (the one that changed the password).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionsCut {

@@ -111,16 +111,16 @@ impl Claims {
             return Err(Rejection::Claim("sub"));
         }
         let email = string(all.get("email"), "email")?;
-        let roles = strings(all.get("roles"), "roles")?;
+        if terms.own && !all.get("roles").is_some_and(Value::is_array) {
+            return Err(Rejection::Claim("roles"));
+        }
+        let roles = roles(&mut all)?;
         let scopes = scopes(&all)?;
         let session = if terms.own { Some(session(&all)?) } else { None };
         if terms.own {
             // We wrote these; a token of ours without them is not one (RFC 9068 section 2.2).
             issued_at.ok_or(Rejection::Claim("iat"))?;
             email.as_ref().ok_or(Rejection::Claim("email"))?;
-            if !all.get("roles").is_some_and(Value::is_array) {
-                return Err(Rejection::Claim("roles"));
-            }
         }
         Ok(Self {
             issuer: terms.issuer.clone(),
@@ -260,6 +260,18 @@ fn strings(value: Option<&Value>, name: &'static str) -> Result<Option<Vec<Strin
         }
         Some(_) => Err(Rejection::Claim(name)),
     }
+}
+
+/// An array of role names, or text with spaces between them. Whichever it was, the payload holds the array from
+/// here on: a name with a comma in it must not look like two to whoever renders the claim.
+fn roles(all: &mut Map<String, Value>) -> Result<Option<Vec<String>>, Rejection> {
+    let roles: Vec<String> = match all.get("roles") {
+        None => return Ok(None),
+        Some(Value::String(text)) => text.split_whitespace().map(str::to_owned).collect(),
+        some => strings(some, "roles")?.unwrap_or_default(),
+    };
+    all.insert("roles".into(), roles.clone().into());
+    Ok(Some(roles))
 }
 
 /// `scope` (RFC 8693 section 4.2: separated by spaces), or `scp` as some issuers call it, usually an array.

@@ -1,7 +1,8 @@
 //! X-Forwarded-* (de facto) and Forwarded (RFC 7239): who may say where a request came from.
 //!
 //! From a peer outside `trusted_proxies` every such field is dropped, under any alias, and replaced by what we
-//! saw. From a trusted peer X-Forwarded-For is appended to and the others are kept.
+//! saw. From a trusted peer X-Forwarded-For is appended to and the others are kept. Forwarded is
+//! always dropped.
 
 use std::net::IpAddr;
 
@@ -82,8 +83,10 @@ pub fn rewrite(
     host: Option<&str>,
     stripped: Option<&str>,
 ) -> pingora_core::Result<()> {
-    // A trusted proxy writes the canonical names; an alias can only come from a client behind it.
-    let unwanted = |n: &str| speaks_of_origin(n) && (!origin.trusted || n.contains(['_', '.']));
+    // A trusted proxy writes the canonical names; an alias can only come from a client behind it. Forwarded would
+    // contradict what is appended to X-Forwarded-For, so it never passes.
+    let unwanted =
+        |n: &str| speaks_of_origin(n) && (!origin.trusted || n.contains(['_', '.']) || n == "forwarded");
     while let Some(name) = request.headers.keys().find(|n| unwanted(n.as_str())).cloned() {
         request.remove_header(&name);
     }

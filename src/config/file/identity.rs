@@ -27,7 +27,7 @@ pub(in crate::config) struct Tokens {
     pub refresh_idle_ttl: Written<String>,
     /// How long the last refresh token still yields its successor again (parallel tabs, lost replies), 0s to 60s.
     pub refresh_grace: Written<String>,
-    /// How far another issuer's clock may be off, 0s to 60s.
+    /// How far clocks may differ when `exp`, `nbf` and `iat` are judged, our own tokens' included, 0s to 60s.
     pub leeway: Written<String>,
     /// Memory for tokens already verified, up to 64GiB; 0B for none.
     pub cache_size: Written<String>,

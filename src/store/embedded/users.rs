@@ -1,10 +1,13 @@
 //! `Users` on SQLite.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Embedded;
 use super::columns::{damaged, json, session_id, strings, timestamp};
+use super::revocations::revoke_user;
 use crate::clock::Timestamp;
 use crate::store::{CreateError, Email, Result, SessionId, SessionsCut, User, UserChange, Users};
 
@@ -46,6 +49,11 @@ impl Users for Embedded {
             if change.if_password_hash.as_ref().is_some_and(|expected| *expected != user.password_hash) {
                 return Ok(None);
             }
+            // A cut is a revocation in the same instant: were the process killed before it ends the sessions one by
+            // one, their access tokens would live on.
+            if let Some(cut) = change.sessions_cut {
+                revoke_user(connection, &id, cut, cut.at.plus(LONGEST_ACCESS_LIFETIME))?;
+            }
             apply(&mut user, change);
             replace(connection, &user)?;
             Ok(Some(user))
@@ -59,6 +67,9 @@ impl Users for Embedded {
             .await
     }
 }
+
+/// The most `tokens.access_ttl` and `tokens.leeway` may be together; this module is not told what they are.
+const LONGEST_ACCESS_LIFETIME: Duration = Duration::from_secs(24 * 3600 + 60);
 
 /// The outer error is the store's, the inner one the caller's.
 fn insert(connection: &Connection, user: &User) -> rusqlite::Result<Result<(), CreateError>> {
