@@ -247,6 +247,17 @@ def test_threat_slow_body_of_an_endpoint_has_one_deadline(gateway):
             dripping.join()
 
 
+def test_threat_slow_readers(gateway):
+    """Clients that ask for much and read nothing are given up: they hold a request and its backend for a bounded time,
+    and others are served meanwhile."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(30):
+            stack.enter_context(Wire(gateway.port)).send(get("/public/x?bytes=20000000"))
+        for _ in range(10):
+            assert gateway.get("/public/y").status_code == 200
+        eventually(lambda: gateway.metric("portcullis_http_requests_in_flight") == 0, 20, "no request in flight")
+
+
 # Rates ---------------------------------------------------------------------------------------------------------
 
 

@@ -5,20 +5,18 @@ import datetime
 import json
 import socket
 import ssl
-import time
 import warnings
 
-import h2.config
-import h2.connection
-import h2.events
-import h2.settings
+import h2.exceptions
 import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from hyperframe.frame import ContinuationFrame, HeadersFrame
 
 from conftest import API, Backend, eventually, free_port, serving
+from raw_h2 import H2
 from wire import ScriptedBackend, Wire, answering, get, memory_of
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -178,78 +176,6 @@ def test_old_tls_is_refused(site):
 # Raw HTTP/2 ----------------------------------------------------------------------------------------------------
 
 
-class H2:
-    """An HTTP/2 connection that sends whatever it is told to."""
-
-    def __init__(self, site):
-        plain = socket.create_connection(("127.0.0.1", site.port), timeout=10)
-        self.socket = site.context("h2").wrap_socket(plain, server_hostname="localhost")
-        assert self.socket.selected_alpn_protocol() == "h2"
-        config = h2.config.H2Configuration(
-            client_side=True, validate_outbound_headers=False, normalize_outbound_headers=False, validate_inbound_headers=False, header_encoding="utf-8",
-        )
-        self.connection = h2.connection.H2Connection(config)
-        self.connection.initiate_connection()
-        self.answers, self.closed = {}, False
-        self.flush()
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.socket.close()
-
-    def flush(self):
-        self.socket.sendall(self.connection.data_to_send())
-
-    def send(self, headers, *data, end=True, trailers=None):
-        """Opens a stream; `end` says whether the last frame carries END_STREAM."""
-        stream = self.connection.get_next_available_stream_id()
-        self.connection.send_headers(stream, headers, end_stream=end and not data and not trailers)
-        for i, piece in enumerate(data):
-            self.connection.send_data(stream, piece, end_stream=end and not trailers and i == len(data) - 1)
-        if trailers:
-            self.connection.send_headers(stream, trailers, end_stream=True)
-        self.flush()
-        return stream
-
-    def answer(self, stream, timeout=10):
-        """Status and body of `stream`; the status is 0 when it was reset or the connection ended."""
-        deadline = time.monotonic() + timeout
-        status, body = 0, b""
-        while time.monotonic() < deadline:
-            for event in self.answers.pop(stream, []):
-                if isinstance(event, h2.events.ResponseReceived):
-                    status = int(dict(event.headers)[":status"])
-                elif isinstance(event, h2.events.DataReceived):
-                    body += event.data
-                elif isinstance(event, h2.events.StreamReset):
-                    return status, body
-                elif isinstance(event, h2.events.StreamEnded):
-                    return status, body
-            if self.closed:
-                return status, body
-            self.read()
-        pytest.fail("no answer")
-
-    def read(self):
-        try:
-            data = self.socket.recv(65536)
-        except OSError:
-            data = b""
-        if not data:
-            self.closed = True
-            return
-        for event in self.connection.receive_data(data):
-            if isinstance(event, h2.events.ConnectionTerminated):
-                self.closed = True
-            if isinstance(event, h2.events.DataReceived):
-                self.connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-            if stream := getattr(event, "stream_id", None):
-                self.answers.setdefault(stream, []).append(event)
-        self.flush()
-
-
 def fields(path="/scripted/x", method="GET", authority="localhost", scheme="https", extra=()):
     return [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path), *extra]
 
@@ -267,7 +193,6 @@ REFUSED = {
     "absolute_path": fields(path="http://other/scripted/x"),
     "path_space": fields(path="/scripted/x HTTP/1.1"),
     "path_crlf": fields(path="/scripted/x HTTP/1.1\r\nX-User-Id: evil\r\n\r\n"),
-    "path_fragment": fields(path="/scripted/x#f"),
     "path_dots": fields(path="/scripted/../api/x"),
     "path_nul": fields(path="/scripted/\0"),
     "method_space": fields(method="GET /api/smuggled HTTP/1.1\r\nX:"),
@@ -308,6 +233,15 @@ def test_b45_h2_injection_is_refused(site, name):
         status, _ = client.answer(client.send(REFUSED[name]))
         assert status == 0 or 400 <= status < 500, status
     assert site.scripted.heads == [] and site.backend.requests() == []
+
+
+def test_h2_fragment_goes_no_further(site):
+    """A fragment in `:path` is refused, or dropped before the path is matched: what is forwarded is what was matched."""
+    with H2(site) as client:
+        for path in ("/scripted/x#f", "/scripted/x#/../../api/x", "/scripted/x?a#b"):
+            assert client.answer(client.send(fields(path)))[0] in (0, 200, 400)
+        assert client.answer(client.send(fields("/api/x#/scripted/x")))[0] in (0, 400, 401)
+    assert not any(b"#" in head or b"/api" in head for head in site.scripted.heads) and site.backend.requests() == []
 
 
 def test_h2_host_equal_to_authority(site):
@@ -404,3 +338,21 @@ def test_threat_h2_rapid_reset(site):
     with site.client() as other:
         assert [other.get("/public/y").status_code for _ in range(10)] == [200] * 10
     assert memory_of(site.gateway.process.process.pid) - before < 60_000_000
+
+
+def test_threat_h2_continuation_flood(site):
+    """A header section that never ends is cut at the limit of header bytes: the connection goes, the memory does not."""
+    before = memory_of(site.gateway.process.process.pid)
+    with H2(site) as client:
+        encoder = client.connection.encoder
+        frames = [HeadersFrame(1, encoder.encode(fields("/public/x")), flags=["END_STREAM"])]
+        frames += [ContinuationFrame(1, encoder.encode([(f"x-{i}", "y" * 4000)], huffman=False)) for i in range(4000)]
+        try:
+            for frame in frames:
+                client.socket.sendall(frame.serialize())
+        except OSError:
+            pass
+        eventually(lambda: client.read() or client.closed, what="the connection closed")
+    with site.client() as other:
+        assert other.get("/public/y").status_code == 200
+    assert memory_of(site.gateway.process.process.pid) - before < 20_000_000
