@@ -31,7 +31,11 @@ class H2:
         self.socket.close()
 
     def flush(self):
-        self.socket.sendall(self.connection.data_to_send())
+        try:
+            if data := self.connection.data_to_send():
+                self.socket.sendall(data)
+        except OSError:
+            self.closed = True
 
     def send(self, headers, *data, end=True, trailers=None):
         """Opens a stream; `end` says whether the last frame carries END_STREAM."""
