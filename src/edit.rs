@@ -149,6 +149,11 @@ pub fn response_hop_by_hop(response: &mut ResponseHeader) {
     while let Some(name) = nominated(response) {
         response.remove_header(&name);
     }
+    // Nor is there a body to frame (RFC 9112 section 6.1, RFC 9110 section 8.6).
+    if response.status == http::StatusCode::NO_CONTENT {
+        response.remove_header(&header::TRANSFER_ENCODING);
+        response.remove_header(&header::CONTENT_LENGTH);
+    }
     // One look at each name; most responses have none of these.
     while let Some(name) = response.headers.keys().find(|n| is_hop_by_hop(n)).cloned() {
         response.remove_header(&name);
