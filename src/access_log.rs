@@ -49,7 +49,8 @@ pub struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// The line of a request whose head was refused: nothing in it could be relied on.
+    /// The line of a request whose head, or what came of the body with it, was refused: nothing in it could be relied
+    /// on.
     pub fn refused_head(request_id: &'a str, client: Option<IpAddr>, fault: &'a Fault) -> Self {
         Self {
             time: jiff::Timestamp::now().to_string(),

@@ -1,5 +1,6 @@
 //! Request bodies: read whole for the endpoints, counted for everything else.
 
+use std::io;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -7,6 +8,7 @@ use http::header;
 use pingora_core::ErrorType;
 use pingora_proxy::Session;
 
+use crate::chunked::Malformed;
 use crate::fault::Fault;
 
 /// Largest body an endpoint reads, in bytes.
@@ -45,7 +47,16 @@ pub async fn read_whole(session: &mut Session, limit: u64, timeout: Duration) ->
     tokio::time::timeout(timeout, read).await.unwrap_or_else(|_| Err(Fault::body_timeout()))
 }
 
+/// The fault behind a read that `RequestStream` failed because the body is malformed.
+pub fn malformed(e: &pingora_core::Error) -> Option<Fault> {
+    let why = e.root_cause().downcast_ref::<io::Error>()?.get_ref()?.downcast_ref::<Malformed>()?;
+    Some(Fault::from(*why))
+}
+
 fn unreadable(e: &pingora_core::Error) -> Fault {
+    if let Some(fault) = malformed(e) {
+        return fault;
+    }
     match e.etype() {
         ErrorType::ReadTimedout => Fault::body_timeout(),
         ErrorType::ConnectionClosed | ErrorType::ReadError => disconnected(e),

@@ -3,7 +3,8 @@
 //! pingora reads heads with a time limit per read, accepts a mebibyte of them, bare LF line ends, and both
 //! Content-Length and Transfer-Encoding (DESIGN section 7). So we read the head ourselves, under one deadline
 //! and one size limit, hold it against RFC 9112 byte for byte (`head::check`), and only then hand the very same
-//! bytes to pingora's parser, which finds its request complete and reads nothing more for it.
+//! bytes to pingora's parser, which finds its head complete and reads the body, and nothing else, from the
+//! connection (`RequestStream`). Requests that arrive early wait until the one before them is answered.
 //!
 //! HTTP/2 connections go to pingora as they are: their framing is the h2 crate's.
 
@@ -27,6 +28,7 @@ use crate::fault::Fault;
 use crate::gateway::Gateway;
 use crate::head::{self, HeadLimits};
 use crate::metrics::Metrics;
+use crate::request_stream::RequestStream;
 
 /// The size of the first read; usual heads fit.
 const FIRST_READ: usize = 4096;
@@ -63,18 +65,22 @@ impl Connections {
     }
 
     /// Reads one head: waits for its first byte as long as a connection may idle, then for its last as long as a
-    /// head may take. What follows the head in the same read is kept.
-    async fn read_head(&self, stream: &mut Stream, idle: Duration) -> Result<BytesMut, NoHead> {
-        let mut buf = BytesMut::with_capacity(FIRST_READ);
-        match timeout(idle, stream.read_buf(&mut buf)).await {
-            Ok(Ok(n)) if n > 0 => {}
-            _ => return Err(NoHead::Gone),
+    /// head may take. What arrived of the request's body is returned with it, and the rest kept by `stream`.
+    async fn read_head(&self, stream: &mut RequestStream, idle: Duration) -> Result<BytesMut, NoHead> {
+        let mut buf = stream.take_ahead();
+        if buf.is_empty() {
+            buf = BytesMut::with_capacity(FIRST_READ);
+            match timeout(idle, stream.connection().read_buf(&mut buf)).await {
+                Ok(Ok(n)) if n > 0 => {}
+                _ => return Err(NoHead::Gone),
+            }
         }
         skip_blank_line(&mut buf);
         let mut searched = 0;
         let end = match head::find_end(&buf, searched) {
             Some(end) => end,
             None => {
+                buf.reserve(FIRST_READ);
                 let rest = async {
                     loop {
                         if buf.len() > self.limits.header_bytes {
@@ -82,7 +88,7 @@ impl Connections {
                         }
                         // A terminator may straddle two reads.
                         searched = buf.len().saturating_sub(3);
-                        match stream.read_buf(&mut buf).await {
+                        match stream.connection().read_buf(&mut buf).await {
                             Ok(n) if n > 0 => {}
                             _ => return Err(NoHead::Gone),
                         }
@@ -98,10 +104,10 @@ impl Connections {
                 })?
             }
         };
-        match head::check(&buf[..end], &self.head_limits) {
-            Ok(_) => Ok(buf),
-            Err(e) => Err(NoHead::Refused(Fault::new(e.status, code(e.status), e.reason))),
-        }
+        let facts = head::check(&buf[..end], &self.head_limits)
+            .map_err(|e| NoHead::Refused(Fault::new(e.status, code(e.status), e.reason)))?;
+        stream.begin(facts.body, &mut buf, end).map_err(|why| NoHead::Refused(Fault::from(why)))?;
+        Ok(buf)
     }
 
     /// Answers a head that was refused, then closes, letting the client read the answer.
@@ -134,7 +140,8 @@ impl Connections {
     }
 
     /// Serves HTTP/1 requests one after the other until one side is done with the connection.
-    async fn serve_http1(&self, mut stream: Stream, shutdown: &ShutdownWatch) {
+    async fn serve_http1(&self, stream: Stream, shutdown: &ShutdownWatch) {
+        let mut stream = Box::new(RequestStream::new(stream, self.limits.header_bytes));
         let mut settings = None;
         // The first head must come soon after the connection; later ones may leave it idle for a while.
         let mut wait = self.limits.header_timeout;
@@ -148,7 +155,7 @@ impl Connections {
             let head = match read {
                 Ok(head) => head,
                 Err(NoHead::Gone) => return,
-                Err(NoHead::Refused(fault)) => return self.refuse(stream, &fault).await,
+                Err(NoHead::Refused(fault)) => return self.refuse(stream.into_connection(), &fault).await,
             };
             let mut session = ServerSession::new_http1(stream);
             match settings.take() {
@@ -161,7 +168,9 @@ impl Connections {
             session.set_read_timeout(Some(self.limits.body_timeout));
             session.set_write_timeout(Some(self.limits.body_timeout));
             let Some(reused) = self.proxy.process_new_http(session, shutdown).await else { return };
-            (stream, settings) = reused.consume();
+            let (returned, kept) = reused.consume();
+            let Some(returned) = RequestStream::at_end(returned) else { return };
+            (stream, settings) = (returned, kept);
             wait = self.limits.idle_timeout;
         }
     }

@@ -176,6 +176,12 @@ impl Fault {
     }
 }
 
+impl From<crate::chunked::Malformed> for Fault {
+    fn from(why: crate::chunked::Malformed) -> Self {
+        Self::bad_request("malformed_body", why.0).closing()
+    }
+}
+
 impl From<crate::store::Unavailable> for Fault {
     fn from(e: crate::store::Unavailable) -> Self {
         Self::unavailable("store_unavailable", e.to_string())

@@ -24,7 +24,7 @@ use crate::reply::{self, Reply};
 use crate::route::{CleanPath, Host, NoMatch};
 use crate::target::{Route, Routes, Target};
 use crate::upstream::forwarded::Origin;
-use crate::{body, edit, upstream};
+use crate::{body, edit, request_stream, upstream};
 
 /// Everything a request needs, fixed at start.
 pub struct Gateway {
@@ -293,6 +293,9 @@ impl ProxyHttp for Gateway {
             }
             ctx.upgraded = true;
             session.set_read_timeout(Some(TUNNEL_IDLE));
+            if session.is_upgrade_req() {
+                request_stream::open_tunnel(&session.downstream_session);
+            }
         }
         edit::response_hop_by_hop(response);
         if let Some(route) = &ctx.route {

@@ -12,6 +12,7 @@ use crate::route::{Host, split_absolute};
 mod fields;
 
 use fields::Fields;
+pub(crate) use fields::is_token;
 
 /// What a head may amount to.
 #[derive(Clone, Copy, Debug)]
@@ -145,7 +146,7 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, HeadError> {
     let malformed = bad("the request line is not 'METHOD target HTTP/1.1'");
     let (method, rest) = split_at_space(line).ok_or(malformed)?;
     let (target, version) = split_at_space(rest).ok_or(malformed)?;
-    if method.is_empty() || target.is_empty() || !method.iter().all(|&b| fields::is_token(b)) {
+    if method.is_empty() || target.is_empty() || !method.iter().all(|&b| is_token(b)) {
         return Err(malformed);
     }
     let http_11 = match version {

@@ -17,7 +17,7 @@
 //!   `endpoints -> auth`.
 //! * `tokens` and `store` know no HTTP.
 //! * `server` is the composition root: the only module that names a concrete store or mailer.
-//! * pingora appears only in `gateway server connection upstream reply body admin background` and where a
+//! * pingora appears only in `gateway server connection request_stream upstream reply body admin background` and where a
 //!   header map is edited (`auth::headers`).
 //!
 //! `tests/layers.rs` enforces this by reading the `use crate::` lines.
@@ -27,6 +27,7 @@ pub mod admin;
 pub mod auth;
 pub mod background;
 pub mod body;
+pub mod chunked;
 pub mod claim_path;
 pub mod cli;
 pub mod clock;
@@ -45,6 +46,7 @@ pub mod metrics;
 pub mod passwords;
 pub mod queue;
 pub mod reply;
+pub mod request_stream;
 pub mod route;
 pub mod server;
 pub mod store;

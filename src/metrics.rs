@@ -80,7 +80,7 @@ impl Metrics {
             connections: gauge("portcullis_connections", "Client connections open now")?,
             rejected_heads: counters(
                 "portcullis_http_rejected_heads_total",
-                "HTTP/1 request heads refused before routing, by status",
+                "HTTP/1 requests refused before routing for their head, or a body that came with it, by status",
                 &["status"],
             )?,
             token_rejections: counters(

@@ -8,12 +8,16 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
+use crate::body;
 use crate::fault::Fault;
 
 /// The fault behind an error pingora reports, `None` when the client has gone and nobody is left to answer.
 pub fn fault_of(e: &pingora_core::Error) -> Option<Fault> {
     use pingora_core::{ErrorSource, ErrorType as T};
     let cause = e.to_string();
+    if let Some(fault) = body::malformed(e) {
+        return Some(fault.caused_by(cause));
+    }
     let fault = match (e.esource(), e.etype()) {
         (ErrorSource::Downstream, T::ReadTimedout) => Fault::body_timeout(),
         (ErrorSource::Downstream, T::WriteError | T::WriteTimedout | T::ReadError | T::ConnectionClosed) => {
@@ -148,17 +152,20 @@ async fn drain(session: &mut ServerSession) -> bool {
     if declared.is_some_and(|n| n > DRAIN_BYTES) {
         return false;
     }
-    let read_to_end = async {
-        let mut total = 0;
-        while let Ok(Some(chunk)) = session.read_request_body().await {
-            total += chunk.len();
-            if total > DRAIN_BYTES {
-                return;
-            }
+    matches!(tokio::time::timeout(LINGER, read_to_end(session)).await, Ok(Ok(true)))
+}
+
+/// False when the body is longer than [`DRAIN_BYTES`]. pingora calls a body done when reading it has failed: only
+/// `None` is its end.
+async fn read_to_end(session: &mut ServerSession) -> pingora_core::Result<bool> {
+    let mut total = 0;
+    while let Some(chunk) = session.read_request_body().await? {
+        total += chunk.len();
+        if total > DRAIN_BYTES {
+            return Ok(false);
         }
-    };
-    let in_time = tokio::time::timeout(LINGER, read_to_end).await.is_ok();
-    in_time && session.is_body_done()
+    }
+    Ok(true)
 }
 
 /// Reads and discards what the client still sends, for a bounded time: closing at once would make its

@@ -14,6 +14,7 @@ use pingora_core::server::configuration::ServerConf;
 use pingora_core::server::{RunArgs, Server, ShutdownSignal, ShutdownSignalWatch};
 use pingora_core::services::listening::Service;
 use pingora_proxy::{HttpProxy, http_proxy};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
@@ -339,7 +340,8 @@ struct Drain {
 #[async_trait]
 impl ShutdownSignalWatch for Drain {
     async fn recv(&self) -> ShutdownSignal {
-        signalled().await;
+        let Some(mut signals) = Signals::listen() else { return std::future::pending().await };
+        signals.stop().await;
         self.draining.store(true, Ordering::Release);
         tracing::info!(in_flight = self.metrics.in_flight.get(), "stopping");
         let (metrics, access_log) = (self.metrics.clone(), self.access_log.clone());
@@ -352,7 +354,7 @@ impl ShutdownSignalWatch for Drain {
                 }
             };
             // A second signal means now. Otherwise pingora's grace period is the limit.
-            tokio::select! { () = idle => {}, () = signalled() => {} }
+            tokio::select! { () = idle => {}, () = signals.stop() => {} }
             end_process(access_log.as_deref())
         });
         ShutdownSignal::GracefulTerminate
@@ -368,17 +370,33 @@ fn end_process(access_log: Option<&AccessLog>) -> ! {
     std::process::exit(0)
 }
 
-/// SIGTERM or SIGINT. SIGHUP is left for reloading and must not end the process meanwhile.
-async fn signalled() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let streams =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
-    let (Ok(mut term), Ok(mut int), Ok(mut hup)) = streams else { return std::future::pending().await };
-    loop {
-        tokio::select! {
-            _ = term.recv() => return,
-            _ = int.recv() => return,
-            _ = hup.recv() => tracing::warn!("SIGHUP ignored: reloading is not available; restart to apply changes"),
+/// The signals that concern us. Listened to once and for all: a listener made later would miss what came before.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn listen() -> Option<Self> {
+        let (terminate, interrupt) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+        Some(Self {
+            terminate: terminate.ok()?,
+            interrupt: interrupt.ok()?,
+            hangup: signal(SignalKind::hangup()).ok()?,
+        })
+    }
+
+    /// The next SIGTERM or SIGINT. SIGHUP is left for reloading and must not end the process meanwhile.
+    async fn stop(&mut self) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hangup.recv() => {
+                    tracing::warn!("SIGHUP ignored: reloading is not available; restart to apply changes");
+                }
+            }
         }
     }
 }

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 const STAGES: [&str; 5] = ["route", "auth", "endpoints", "files", "upstream"];
 /// Modules that may speak pingora, and the files of others in which a header map is edited.
-const PINGORA: [&str; 10] = [
+const PINGORA: [&str; 11] = [
     "gateway.rs",
     "server.rs",
     "connection.rs",
+    "request_stream.rs",
     "upstream/",
     "reply.rs",
     "body.rs",

@@ -17,7 +17,7 @@ const fn token_bytes() -> [bool; 256] {
 static TOKEN: [bool; 256] = token_bytes();
 
 /// tchar of RFC 9110 section 5.6.2.
-pub(super) fn is_token(b: u8) -> bool {
+pub(crate) fn is_token(b: u8) -> bool {
     TOKEN[usize::from(b)]
 }
 

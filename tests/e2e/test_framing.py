@@ -1,8 +1,11 @@
 """Where a request ends: one request of a client is one request to a backend, whatever its bytes (RFC 9112, request smuggling)."""
 
 import concurrent.futures
+import json
 import random
 import re
+import threading
+import time
 
 import pytest
 
@@ -271,6 +274,134 @@ def mutated(rng):
         else:
             data[at:at] = rng.choice([b"\r\n", b"\n", b"\r\nTransfer-Encoding: chunked", b"\r\nContent-Length: 0", b"\r\n\r\n", b"\r\n ", b"0\r\n\r\n"])
     return bytes(data)
+
+
+def test_pipelined_bodies_stay_apart(site):
+    """Bodies of both kinds one behind the other, cut anywhere: each request has its own, and nobody else's."""
+    data = post("/public/a", HIDDEN) + chunked("/public/b", b"x", HIDDEN) + post("/public/c", b"") + chunked("/public/d") + SENTINEL
+    pieces = {
+        "one packet": [data], "behind the first head": re.split(rb"(?<=\r\n\r\n)", data, maxsplit=1), "halves": [data[: len(data) // 2], data[len(data) // 2 :]],
+        "sevens": [data[i : i + 7] for i in range(0, len(data), 7)],
+    }
+    for name, cut in pieces.items():
+        site.node.forget()
+        with Wire(site.port) as wire:
+            assert [a.status for a in wire.send(*cut).responses()] == [200] * 5, name
+        hidden = HIDDEN.decode()
+        wanted = [("/public/a", hidden), ("/public/b", "x" + hidden), ("/public/c", ""), ("/public/d", ""), ("/public/sentinel", "")]
+        assert [(r["url"], r["body"]) for r in site.node.requests()] == wanted, name
+
+
+def test_many_requests_in_one_packet(site):
+    """More than is kept ahead while one request runs (header_bytes): the rest waits in the socket, and nothing is lost."""
+    count = 3000
+    data = b"".join(get(f"/fixed?{i}") for i in range(count)) + get("/public/slow?delay=50") * 2 + get("/fixed") * count + SENTINEL
+    with Wire(site.port) as wire:
+        sender = threading.Thread(target=wire.send, args=(data,))
+        sender.start()
+        answers = wire.responses()
+        sender.join()
+    assert [a.status for a in answers] == [200] * (2 * count + 3)
+    assert site.seen() == ["/public/slow?delay=50"] * 2 + ["/public/sentinel"]
+
+
+def test_a_half_sent_request_waits_for_its_rest(site):
+    """The beginning of a head behind another request is kept, and its end may come after the answer."""
+    for cut in (1, 10, len(SENTINEL) - 2, len(SENTINEL) - 1):
+        with Wire(site.port) as wire:
+            assert wire.send(get("/public/first") + SENTINEL[:cut]).response().status == 200
+            assert wire.send(SENTINEL[cut:]).response().status == 200
+    assert site.seen() == ["/public/first", "/public/sentinel"] * 4
+
+
+def test_a_half_sent_request_is_not_waited_for_forever(site):
+    """Bytes of a head that came early are under the deadline of heads, not the longer one of idle connections."""
+    with Wire(site.port) as wire:
+        answers = wire.send(get("/fixed") + b"GET /public/x HT").responses()
+    assert [a.status for a in answers] == [200, 408]
+
+
+@pytest.mark.parametrize("refused", [b"GET /public/x HTTP/1.1\r\n\r\n", b"\0", chunked("/public/x")[:-5] + b"X\r\n"], ids=["head", "byte", "chunk"])
+def test_a_malformed_request_behind_a_good_one(site, refused):
+    """The good one is answered; the malformed one is, too, with the close of the connection."""
+    answers = exchange_open(site.port, get("/public/slow?delay=50") + refused + b"\r\n\r\n" + HIDDEN + SENTINEL)
+    assert [a.status for a in answers] == [200, 400]
+    assert answers[1].get("connection") == "close"
+    assert site.seen() == ["/public/slow?delay=50"]
+
+
+def test_a_slow_chunked_body(site):
+    """A body in which every byte comes by itself, longer on its way than the gateway waits for any one read."""
+    request = chunked("/public/slow-body", b"hello", b"world", trailer=b"X-Trailer: y\r\n")
+    head = request.index(b"\r\n\r\n") + 4
+    with Wire(site.port) as wire:
+        wire.send(request[:head])
+        for byte in request[head:]:
+            time.sleep(0.03)
+            wire.send(bytes([byte]))
+        assert wire.response().status == 200
+        assert wire.send(SENTINEL).response().status == 200
+    assert [(r["url"], r["body"]) for r in site.node.requests()] == [("/public/slow-body", "helloworld"), ("/public/sentinel", "")]
+
+
+@pytest.mark.parametrize("name", ["X-User-Id", "x_user_id", "X-User-Email", "Authorization", "Content-Length", "Transfer-Encoding", "Host"])
+def test_trailers_are_no_fields(site, name):
+    """Identity, credentials and framing in a trailer are those of nobody and nothing (RFC 9110 section 6.5.1)."""
+    for path, body in (("/public/trailers", HIDDEN), ("/raw/trailers", b"x")):
+        data = chunked(path, body, trailer=f"{name}: 1\r\n".encode(), fields=["Trailer: " + name, "TE: trailers"])
+        with Wire(site.port) as wire:
+            assert wire.send(data).response().status == 200
+    (seen,) = site.node.requests()
+    assert seen["body"] == HIDDEN.decode() and seen["rawTrailers"] == []
+    assert "1" not in seen["rawHeaders"]
+    eventually(lambda: b"0\r\n\r\n" in site.raw.bytes(), what="the end of the body")
+    assert f"{name}: 1".lower().encode() not in site.raw.bytes().lower()
+
+
+BAD_TRAILERS = {
+    "no_colon": b"X\r\n", "space": b"X : y\r\n", "folded": b"X: y\r\n z\r\n", "nul": b"X: \0\r\n", "bare_cr": b"X: a\rb\r\n",
+    "no_name": b": y\r\n", "request": b"GET /api/smuggled HTTP/1.1\r\nHost: localhost\r\n", "too_long": b"X: " + b"y" * 9000 + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["at once", "later"])
+@pytest.mark.parametrize("name", [*BAD_CHUNKS, *BAD_TRAILERS])
+def test_a_malformed_body_is_answered(site, name, later):
+    """400 as problem+json with the close of the connection, whether the bytes come with the head or while the request
+    is on its way to the backend."""
+    body = BAD_CHUNKS[name] if name in BAD_CHUNKS else b"5\r\nhello\r\n0\r\n" + BAD_TRAILERS[name] + b"\r\n"
+    head = get("/public/victim", "localhost", "Transfer-Encoding: chunked", method="POST")
+    with Wire(site.port) as wire:
+        if later:
+            wire.send(head)
+            site.gateway_busy()
+            wire.send(body + HIDDEN + SENTINEL)
+        else:
+            wire.send(head + body + HIDDEN + SENTINEL)
+        answers = wire.responses()
+    assert [a.status for a in answers] == [400]
+    assert answers[0].get("connection") == "close" and answers[0].get("content-type") == "application/problem+json"
+    assert json.loads(answers[0].body)["code"] == "malformed_body"
+    assert site.seen() == []
+
+
+@pytest.mark.parametrize("path", ["/api/x", "/nowhere", "/fixed", "/auth/login"])
+def test_a_malformed_body_nobody_wants(site, path):
+    """A request that is answered without its body, or by the gateway itself, ends the connection likewise."""
+    head = get(path, "localhost", "Transfer-Encoding: chunked", "Content-Type: application/json", method="POST")
+    with Wire(site.port) as wire:
+        wire.send(head)
+        time.sleep(0.1)
+        answers = wire.send(b"5\r\nhello\r\n\r\n" + HIDDEN + SENTINEL).responses()
+    assert len(answers) == 1 and answers[0].get("connection") == "close", answers
+    assert site.seen() == []
+
+
+SIZES = {"small": 200, "medium": 60_000, "large": 1_000_000}
+# Refused before anybody reads the body: the target, and how it is refused.
+REFUSALS = {
+    "401": ("/api/x", 401), "404": ("/nowhere", 404), "405": ("/.well-known/jwks.json", 405), "400": ("/public/%2e%2e/x", 400), "413": ("/small/x", 413), "fixed": ("/fixed", 200),
+}
 
 
 def test_threat_smuggling_mutated_requests(site):

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import time
 
 import pytest
 import websockets
@@ -202,6 +203,26 @@ def test_b46_no_bytes_before_the_backend_switches(site):
         assert wire.send(get("/scripted/ws", "localhost", *UPGRADE)).response().status == 403
         answer = wire.send(get("/api/smuggled")).responses()
         assert all(a.status == 401 for a in answer)
+    assert [h.split(b" ")[1] for h in site.scripted.heads] == [b"/scripted/ws"]
+
+
+@pytest.mark.parametrize("early, later", [(b"early", b"later"), (b"x" * 20_000, b"y" * 200_000), (b"", b"later")], ids=["few", "many", "none"])
+def test_bytes_behind_the_handshake_go_through_the_tunnel(site, early, later):
+    """What a client sends before it has the 101 reaches the backend after it, in order, and so does all that follows."""
+    def script(connection, _):
+        time.sleep(0.1)
+        connection.sendall(SWITCHING)
+        received = b""
+        while len(received) < len(early + later):
+            received += connection.recv(65536)
+        connection.sendall(received)
+        return False
+    site.scripted.script = script
+    with Wire(site.port) as wire:
+        wire.send(get("/scripted/ws", "localhost", *UPGRADE) + early[:3], early[3:])
+        assert wire.head().status == 101
+        wire.send(later)
+        assert wire.take(len(early + later)) == early + later
     assert [h.split(b" ")[1] for h in site.scripted.heads] == [b"/scripted/ws"]
 
 
