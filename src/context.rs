@@ -13,7 +13,7 @@ use crate::auth::Permitted;
 use crate::fault::Fault;
 use crate::route::CleanPath;
 use crate::target::Route;
-use crate::upstream::Tried;
+use crate::upstream::Attempts;
 use crate::upstream::forwarded::Origin;
 
 pub struct Context {
@@ -25,8 +25,7 @@ pub struct Context {
     pub path: Option<CleanPath>,
     pub route: Option<Arc<Route>>,
     pub permitted: Option<Permitted>,
-    /// Upstream servers this request has been sent to.
-    pub tried: Tried,
+    pub attempts: Attempts,
     pub upstream: Option<std::net::SocketAddr>,
     pub body_received: u64,
     pub fault: Option<Fault>,
@@ -48,7 +47,7 @@ impl Context {
             path: None,
             route: None,
             permitted: None,
-            tried: Tried::default(),
+            attempts: Attempts::default(),
             upstream: None,
             body_received: 0,
             fault: None,

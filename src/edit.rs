@@ -149,19 +149,40 @@ pub fn response_hop_by_hop(response: &mut ResponseHeader) {
     while let Some(name) = nominated(response) {
         response.remove_header(&name);
     }
-    for name in ["keep-alive", "proxy-connection", "proxy-authenticate", "te", "trailer", "upgrade"] {
-        response.remove_header(name);
+    // Nor is there a body to frame (RFC 9112 section 6.1, RFC 9110 section 8.6).
+    if response.status == http::StatusCode::NO_CONTENT {
+        response.remove_header(&header::TRANSFER_ENCODING);
+        response.remove_header(&header::CONTENT_LENGTH);
     }
-    response.remove_header(&header::CONNECTION);
+    // One look at each name; most responses have none of these.
+    while let Some(name) = response.headers.keys().find(|n| is_hop_by_hop(n)).cloned() {
+        response.remove_header(&name);
+    }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "te"
+            | "trailer"
+            | "upgrade"
+    )
 }
 
 /// A field present in `response` that its Connection header names, framing fields excepted.
 fn nominated(response: &ResponseHeader) -> Option<HeaderName> {
+    if !response.headers.contains_key(header::CONNECTION) {
+        return None;
+    }
     let values = response.headers.get_all(header::CONNECTION).iter();
     let tokens = values.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
-    let names = tokens.filter_map(|t| HeaderName::try_from(t.trim()).ok());
+    let mut names = tokens.filter_map(|t| HeaderName::try_from(t.trim()).ok());
     let framing = [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING];
-    names.into_iter().find(|n| !framing.contains(n) && response.headers.contains_key(n))
+    names.find(|n| !framing.contains(n) && response.headers.contains_key(n))
 }
 
 pub fn response_headers(response: &mut ResponseHeader, edits: &Edits) -> PingoraResult<()> {

@@ -18,7 +18,7 @@ use crate::config::Limits;
 use crate::context::{Answered, Context, InFlight, RequestIds};
 use crate::endpoints::{Endpoints, Request};
 use crate::fault::Fault;
-use crate::limits::Caller;
+use crate::limits::{Caller, client_key};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::reply::{self, Reply};
 use crate::route::{CleanPath, Host, NoMatch};
@@ -118,7 +118,7 @@ impl Gateway {
             Some(identity) => {
                 Caller::User { issuer: &identity.claims.issuer, subject: &identity.claims.subject }
             }
-            None => Caller::Address(ctx.origin.client),
+            None => Caller::Address(client_key(ctx.origin.client)),
         };
         limiter.check(&caller, now).map_err(|wait| {
             self.metrics.rate_limited.with_label_values(&[route.policy.path.as_str()]).inc();
@@ -218,7 +218,7 @@ impl ProxyHttp for Gateway {
 
     async fn upstream_peer(&self, session: &mut Session, ctx: &mut Context) -> PingoraResult<Box<HttpPeer>> {
         let peer = match ctx.route.as_deref().map(|r| &r.target) {
-            Some(Target::Upstream(upstream)) => upstream.peer(&mut ctx.tried),
+            Some(Target::Upstream(upstream)) => upstream.peer(&mut ctx.attempts),
             Some(Target::Echo) => Some(upstream::echo_peer()),
             _ => None,
         };
@@ -259,9 +259,14 @@ impl ProxyHttp for Gateway {
         &self,
         _: &mut Session,
         chunk: &mut Option<Bytes>,
-        _: bool,
+        end: bool,
         ctx: &mut Context,
     ) -> PingoraResult<()> {
+        // An HTTP/2 body may end in an empty DATA frame. As an empty chunk it would end a chunked body once, and the
+        // end of the stream a second time: the upstream would take the rest for another request.
+        if end && chunk.as_ref().is_some_and(Bytes::is_empty) {
+            *chunk = None;
+        }
         ctx.body_received += chunk.as_ref().map_or(0, |b| b.len() as u64);
         let limit = ctx.route.as_deref().map_or(self.limits.body, |r| self.body_limit(r));
         // After an upgrade this is a tunnel, not a body.
@@ -307,7 +312,8 @@ impl ProxyHttp for Gateway {
         self.metrics.upstream_errors.with_label_values(&[&upstream.name, "connect"]).inc();
         tracing::warn!(upstream = %upstream.name, server = %peer._address, error = %e, "upstream not reached");
         // Nothing has been sent, so another server may take any request.
-        e.set_retry(upstream.has_untried(ctx.tried));
+        ctx.attempts.failed();
+        e.set_retry(upstream.has_another(ctx.attempts));
         e
     }
 

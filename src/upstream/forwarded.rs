@@ -7,10 +7,16 @@
 use std::net::IpAddr;
 
 use http::HeaderMap;
+use http::header::HeaderName;
 use ipnet::IpNet;
 use pingora_http::RequestHeader;
 
 use crate::header_alias::{reads_as, reads_as_prefix};
+
+const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 
 /// What we know about the way a request took to us.
 #[derive(Clone, Debug)]
@@ -91,18 +97,20 @@ pub fn rewrite(
         request.remove_header(&name);
     }
     let chain = if origin.trusted { join(&request.headers, "x-forwarded-for") } else { None };
-    let peer = origin.peer.to_string();
-    let chain = chain.map_or(peer.clone(), |c| format!("{c}, {peer}"));
-    request.insert_header("X-Forwarded-For", chain)?;
-    let keep = |r: &RequestHeader, name: &str| origin.trusted && r.headers.contains_key(name);
-    if !keep(request, "x-forwarded-proto") {
-        request.insert_header("X-Forwarded-Proto", if origin.https { "https" } else { "http" })?;
+    let chain = match chain {
+        Some(chain) => format!("{chain}, {}", origin.peer),
+        None => origin.peer.to_string(),
+    };
+    request.insert_header(FOR, chain)?;
+    let keep = |r: &RequestHeader, name: &HeaderName| origin.trusted && r.headers.contains_key(name);
+    if !keep(request, &PROTO) {
+        request.insert_header(PROTO, if origin.https { "https" } else { "http" })?;
     }
-    if let Some(host) = host.filter(|_| !keep(request, "x-forwarded-host")) {
-        request.insert_header("X-Forwarded-Host", host)?;
+    if let Some(host) = host.filter(|_| !keep(request, &HOST)) {
+        request.insert_header(HOST, host)?;
     }
     if let Some(prefix) = stripped {
-        request.insert_header("X-Forwarded-Prefix", prefix)?;
+        request.insert_header(PREFIX, prefix)?;
     }
     Ok(())
 }

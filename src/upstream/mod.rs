@@ -31,9 +31,29 @@ struct Server {
     addresses: ArcSwap<Vec<SocketAddr>>,
 }
 
-/// Servers already tried for a request, so that a retry goes elsewhere.
+/// What became of a request's attempts so far, so that a retry goes elsewhere.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Tried(u64);
+pub struct Attempts {
+    /// Index of the server tried last.
+    last: Option<usize>,
+    /// Servers that could not be reached, a bit each. Those beyond the 64th share bits: a retry may then pass over one
+    /// too many, never come back to a dead one.
+    unreachable: u64,
+}
+
+impl Attempts {
+    /// The server tried last could not be reached. (A pooled connection that turned out dead is no such thing: its
+    /// server may be tried again.)
+    pub fn failed(&mut self) {
+        if let Some(last) = self.last {
+            self.unreachable |= 1 << (last & 63);
+        }
+    }
+
+    fn may_try(&self, index: usize) -> bool {
+        self.unreachable & (1 << (index & 63)) == 0
+    }
+}
 
 impl Upstream {
     /// `group` keeps this upstream's pooled connections apart from all others'.
@@ -57,27 +77,29 @@ impl Upstream {
         }
     }
 
-    /// The next server's peer, in turn, skipping those in `tried` and those without an address.
-    pub fn peer(&self, tried: &mut Tried) -> Option<Box<HttpPeer>> {
-        let start = self.next.fetch_add(1, Ordering::Relaxed);
+    /// The next server's peer, in turn, passing over unreachable ones and those without an address. A retry goes on
+    /// from the server before; it does not use up a turn.
+    pub fn peer(&self, attempts: &mut Attempts) -> Option<Box<HttpPeer>> {
+        let start = match attempts.last {
+            Some(last) => last + 1,
+            None => self.next.fetch_add(1, Ordering::Relaxed),
+        };
         let count = self.servers.len();
         (0..count).map(|i| (start.wrapping_add(i)) % count).find_map(|index| {
-            // Servers beyond the 64th share bits; a retry may then skip one too many, never one too few.
-            let bit = 1 << (index & 63);
-            if tried.0 & bit != 0 {
+            if !attempts.may_try(index) {
                 return None;
             }
             let address = self.servers[index].address(start)?;
-            tried.0 |= bit;
+            attempts.last = Some(index);
             let mut peer = Box::new(self.peer.clone());
             peer._address = pingora_core::protocols::l4::socket::SocketAddr::Inet(address);
             Some(peer)
         })
     }
 
-    /// Whether a server is left that `tried` does not name.
-    pub fn has_untried(&self, tried: Tried) -> bool {
-        (0..self.servers.len()).any(|i| tried.0 & (1 << (i & 63)) == 0)
+    /// Whether a server is left to try.
+    pub fn has_another(&self, attempts: Attempts) -> bool {
+        (0..self.servers.len()).any(|index| attempts.may_try(index))
     }
 
     /// Whether at least one server has an address.

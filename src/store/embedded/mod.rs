@@ -1,7 +1,7 @@
 //! Users, sessions, revocations and login throttles in one SQLite file, `portcullis.db`.
 //!
 //! For one machine: any number of processes on it (the gateway, the command line) may open the file at once.
-//! Writes go through one thread a process ([`writer`]), reads through a few of their own; every caller waits
+//! Writes go through one thread a process (`writer`), reads through a few of their own; every caller waits
 //! on a channel, with a limit. What was answered is on the disk (WAL, `synchronous=FULL`); a process killed
 //! at any instant loses only what it had not answered. Not for network file systems.
 
