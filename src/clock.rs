@@ -40,3 +40,14 @@ impl Timestamp {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(now.0)).unwrap_or(0))
     }
 }
+
+/// RFC 3339 in UTC.
+impl std::fmt::Display for Timestamp {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match jiff::Timestamp::from_millisecond(self.0) {
+            Ok(time) => time.fmt(f),
+            // Beyond the year 9999.
+            Err(_) => write!(f, "{} ms after 1970", self.0),
+        }
+    }
+}

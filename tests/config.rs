@@ -32,8 +32,39 @@ fn env(name: &str) -> Option<String> {
     }
 }
 
+const FILES: &str = "tests/config/files";
+
 fn parse(text: &str) -> Result<Loaded, Problems> {
-    Config::parse(text, "gateway.toml", Path::new("tests/config/files"), &env)
+    Config::parse(text, "gateway.toml", Path::new(FILES), &env)
+}
+
+/// A copy of [`FILES`] with what must not lie in a repository: a certificate with its key, `a.pem` and
+/// `a.key`, and the key of another one, `b.key`.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in std::fs::read_dir(root().join(FILES)).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, folder.path().join(path.file_name().unwrap())).unwrap();
+        }
+        let [a, b] = [(); 2].map(|()| rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap());
+        let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+        write("a.pem", a.cert.pem());
+        write("a.key", a.signing_key.serialize_pem());
+        write("b.key", b.signing_key.serialize_pem());
+        Self(folder)
+    }
+
+    fn parse(&self, text: &str) -> Result<Loaded, Problems> {
+        Config::parse(text, "gateway.toml", self.0.path(), &env)
+    }
+
+    /// As the problems would read with [`FILES`] for this folder.
+    fn shown(&self, problems: &Problems) -> String {
+        problems.to_string().replace(self.0.path().to_str().unwrap(), FILES)
+    }
 }
 
 #[test]
@@ -41,16 +72,16 @@ fn wrong_files_are_refused_and_explained() {
     let update = std::env::var_os("UPDATE_SNAPSHOTS").is_some();
     let mut first_messages: BTreeMap<String, PathBuf> = BTreeMap::new();
     let mut faults = Vec::new();
-    let files = files("wrong");
+    let (files, folder) = (files("wrong"), Folder::new());
     assert!(files.len() >= 45, "only {} wrong files", files.len());
     for path in files {
         let text = std::fs::read_to_string(&path).unwrap();
-        let Err(problems) = parse(&text) else {
+        let Err(problems) = folder.parse(&text) else {
             faults.push(format!("{} was accepted", path.display()));
             continue;
         };
         let (errors, _) = problems.count();
-        let shown = format!("{problems}\n");
+        let shown = format!("{}\n", folder.shown(&problems));
         if errors == 0 || !shown.contains("error: ") {
             faults.push(format!("{} has no error", path.display()));
         }
@@ -78,9 +109,10 @@ fn wrong_files_are_refused_and_explained() {
 
 #[test]
 fn right_files_load_without_a_warning() {
+    let folder = Folder::new();
     for path in files("right") {
         let text = std::fs::read_to_string(&path).unwrap();
-        let loaded = parse(&text).unwrap_or_else(|problems| panic!("{}:\n{problems}", path.display()));
+        let loaded = folder.parse(&text).unwrap_or_else(|problems| panic!("{}:\n{problems}", path.display()));
         assert!(loaded.warnings.is_empty(), "{}:\n{}", path.display(), loaded.warnings);
     }
 }
@@ -234,12 +266,13 @@ fn the_examples_of_the_documentation_are_right() {
     let examples: Vec<&str> =
         text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
     assert!(examples.len() > 8);
+    let folder = Folder::new();
     for example in examples {
         // One shows certificates that are not there, another a route whose upstream stands elsewhere.
         let text = example.replace("tls/cert.pem", "a.pem").replace("tls/key.pem", "a.key");
         let upstream =
             if text.contains("upstream = \"api\"") { "[upstreams.api]\nservers = [\"a:1\"]\n" } else { "" };
-        if let Err(problems) = parse(&format!("{text}{upstream}")) {
+        if let Err(problems) = folder.parse(&format!("{text}{upstream}")) {
             panic!("{example}\n{problems}");
         }
     }

@@ -11,33 +11,57 @@ use super::{argument_or_stdin, block_on};
 use crate::clock::Timestamp;
 use crate::config::Config;
 use crate::server::{self, StartError};
-use crate::tokens::SigningKeys;
+use crate::tokens::{KeyRole, OldKeys, SigningKeys};
 
 #[derive(Subcommand)]
 pub enum KeysCommand {
-    /// Show the keys: which one signs, which ones still verify
+    /// Show the keys: which one signs, which one will, which ones still verify
     List,
-    /// Sign with a new key from now on; the old one verifies as long as its tokens may live
-    Rotate,
+    /// Publish a new key; it signs ten minutes later, when everybody's copy of the key set has it
+    Rotate {
+        /// Sign with the new key at once, because the old one is in the wrong hands. Backends that verify
+        /// tokens themselves may refuse new ones until they fetch the key set again
+        #[arg(long)]
+        now: bool,
+        /// Also refuse every token signed until now: the old keys are deleted
+        #[arg(long, requires = "now")]
+        drop_old: bool,
+    },
 }
 
 impl KeysCommand {
     pub fn run(self, config: &Config) -> Result<ExitCode, StartError> {
         let now = Timestamp::now();
         let keys = SigningKeys::open(&config.server.data_dir, &config.tokens, now)?;
-        if matches!(self, Self::Rotate) {
-            let kid = keys.rotate(now)?;
-            println!("{kid} signs from now on; a running gateway takes it up within a second");
-            return Ok(ExitCode::SUCCESS);
-        }
-        for key in keys.list() {
-            let role = match key.not_after {
-                None => "signs".to_owned(),
-                Some(at) => format!("verifies until {}", rfc3339(at)),
-            };
-            println!("{}  {:5}  {role}", key.kid, key.algorithm.name());
+        match self {
+            Self::List => list(&keys, now),
+            Self::Rotate { now: false, .. } => {
+                let (kid, signs_from) = keys.rotate(now)?;
+                println!("{kid} is published now and signs from {signs_from}; nothing else is to be done");
+            }
+            Self::Rotate { now: true, drop_old: false } => {
+                let kid = keys.rotate_now(OldKeys::Verify, now)?;
+                println!("{kid} signs from now on; a running gateway takes it up within a second");
+                println!("tokens of the old keys are accepted until they expire; --now --drop-old ends them");
+            }
+            Self::Rotate { now: true, drop_old: true } => {
+                let kid = keys.rotate_now(OldKeys::Drop, now)?;
+                println!("{kid} signs from now on; a running gateway refuses all other keys within a second");
+            }
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn list(keys: &SigningKeys, now: Timestamp) {
+    for key in keys.list(now) {
+        let role = match key.role {
+            KeyRole::Pending { signs_from } => format!("pending, signs from {signs_from}"),
+            KeyRole::Signs { until: None } => "signs".to_owned(),
+            KeyRole::Signs { until: Some(at) } => format!("signs until {at}"),
+            KeyRole::Verifies { until } => format!("verifies until {until}"),
+        };
+        println!("{}  {:5}  {role}", key.kid, key.algorithm.name());
     }
 }
 
@@ -71,8 +95,4 @@ pub fn inspect(config: &Config, token: &str) -> Result<ExitCode, StartError> {
 
 fn decode(part: &str) -> Option<Value> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(part).ok()?).ok()
-}
-
-fn rfc3339(at: Timestamp) -> String {
-    jiff::Timestamp::from_millisecond(at.0).map(|t| t.to_string()).unwrap_or_default()
 }

@@ -136,13 +136,13 @@ impl Accounts<'_> {
         println!("roles     {}", user.roles.join(","));
         println!("scopes    {}", user.scopes.join(","));
         println!("state     {}", if user.disabled { "disabled" } else { "enabled" });
-        println!("created   {}", rfc3339(user.created_at));
+        println!("created   {}", user.created_at);
         for family in self.stores.sessions.list(&user.id, Timestamp::now()).await? {
             println!(
                 "session   {}  began {}  last used {} from {}  {}",
                 family.id,
-                rfc3339(family.began),
-                rfc3339(family.rotated_at),
+                family.began,
+                family.rotated_at,
                 family.address,
                 family.device.escape_debug(),
             );
@@ -277,8 +277,4 @@ fn split(list: &str) -> Result<Vec<String>, StartError> {
         }
         None => Ok(names),
     }
-}
-
-fn rfc3339(at: Timestamp) -> String {
-    jiff::Timestamp::from_millisecond(at.0).map(|t| t.to_string()).unwrap_or_default()
 }

@@ -6,7 +6,6 @@ use uuid::Uuid;
 use super::logout::caller;
 use super::session::UserView;
 use super::{Endpoints, Request};
-use crate::clock::Timestamp;
 use crate::fault::{Challenge, Fault};
 use crate::reply::Reply;
 use crate::store::{Family, SessionId};
@@ -35,9 +34,9 @@ impl SessionView {
             id: family.id.to_string(),
             device: family.device,
             address: family.address,
-            began: rfc3339(family.began),
-            last_used: rfc3339(family.rotated_at),
-            expires: rfc3339(family.idle_expiry.min(family.absolute_expiry)),
+            began: family.began.to_string(),
+            last_used: family.rotated_at.to_string(),
+            expires: family.idle_expiry.min(family.absolute_expiry).to_string(),
             current: family.id == current,
         }
     }
@@ -76,8 +75,4 @@ impl Endpoints {
         }
         Ok(Reply::empty(204))
     }
-}
-
-fn rfc3339(at: Timestamp) -> String {
-    jiff::Timestamp::from_millisecond(at.0).map(|t| t.to_string()).unwrap_or_default()
 }

@@ -128,7 +128,10 @@ fn a_document_that_can_be_read_two_ways_is_refused() {
 #[test]
 fn our_thumbprint_is_that_of_rfc_8037() {
     // Appendix A.3.
-    let pem = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n-----END PRIVATE KEY-----\n";
-    let key = PrivateKey::parse(Algorithm::EdDsa, pem.as_bytes()).unwrap();
-    assert_eq!(key.thumbprint().unwrap(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    let members = [("crv", "Ed25519"), ("kty", "OKP"), ("x", "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo")];
+    assert_eq!(crate::tokens::keys::thumbprint(&members), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+    for algorithm in [Algorithm::Es256, Algorithm::EdDsa, Algorithm::Rs256] {
+        let key = PrivateKey::parse(algorithm, &PrivateKey::generate(algorithm).unwrap()).unwrap();
+        assert!(key.public_members().is_sorted_by_key(|(name, _)| *name));
+    }
 }

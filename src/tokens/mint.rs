@@ -33,7 +33,7 @@ pub struct AccessToken {
 #[error("the access token cannot be signed: {0}")]
 pub struct MintError(#[from] PrivateKeyError);
 
-/// Signs access tokens with the current key.
+/// Signs access tokens with the key whose turn it is.
 ///
 /// RFC 9068 section 2.2 also requires `client_id`. It is left out: people log in to the gateway itself, there
 /// is no registered OAuth client it could name, and an invented value would be taken for one.
@@ -111,7 +111,7 @@ impl Mint {
         };
         // A struct of strings and numbers always has a JSON form.
         let payload = serde_json::to_vec(&payload).unwrap_or_default();
-        let token = self.keys.current().signer.sign(&payload)?;
+        let token = self.keys.current().signer(now).sign(&payload)?;
         Ok(AccessToken { token, expires_in })
     }
 }

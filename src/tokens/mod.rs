@@ -44,5 +44,5 @@ pub use refresh::{DeviceCookies, RefreshToken, RefreshTokens};
 pub use rejection::Rejection;
 pub use revocations::Revocations;
 pub use secret_files::SecretFileError;
-pub use signing_keys::{KeyInfo, KeysError, SigningKeys};
+pub use signing_keys::{KeyInfo, KeyRole, KeysError, OldKeys, PUBLISH_AHEAD, SigningKeys};
 pub use verifier::Verifier;

@@ -83,12 +83,12 @@ impl Parts {
 
     /// A token signed by our own key, whatever header and payload say.
     pub fn forge(&self, header: &str, payload: &[u8]) -> String {
-        sign(self.mint.keys().current().signer.private(), header, payload)
+        sign(self.mint.keys().current().signer(NOW).private(), header, payload)
     }
 
     /// The header of our own tokens.
     pub fn header(&self) -> Value {
-        let info = &self.mint.keys().list()[0];
+        let info = &self.mint.keys().list(NOW)[0];
         json!({ "typ": "at+jwt", "alg": info.algorithm.name(), "kid": info.kid })
     }
 }

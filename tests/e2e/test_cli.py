@@ -206,7 +206,12 @@ def test_keys_list_and_rotate(gateway):
     """B 15, 16: one key signs, older ones verify for a token's lifetime."""
     before = kids(gateway)
     assert list(before.values()).count("signs") == 1
-    said = gateway.cli("keys", "rotate").stdout.split()[0]
+    pending = gateway.cli("keys", "rotate").stdout.split()[0]
+    after = kids(gateway)
+    assert after == {**before, pending: "pending,"}
+    text = gateway.cli("keys", "list").stdout
+    assert re.search(r"pending, signs from \d{4}-\d\d-\d\dT", text) and re.search(r"signs until \d{4}-\d\d-\d\dT", text)
+    said = gateway.cli("keys", "rotate", "--now").stdout.split()[0]
     after = kids(gateway)
     assert set(before) < set(after) and after[said] == "signs" and said not in before
     assert list(after.values()).count("signs") == 1
@@ -220,7 +225,7 @@ def test_rotation_reaches_the_running_gateway(gateways):
     """B 16: no false 401, new tokens under the new key within moments."""
     gateway = gateways(ROUTE)
     account = gateway.register()
-    kid = gateway.cli("keys", "rotate").stdout.split()[0]
+    kid = gateway.cli("keys", "rotate", "--now").stdout.split()[0]
     def rotated():
         assert gateway.get("/api/x", account.access).status_code == 200
         return jwt.get_unverified_header(gateway.login(account.email).json()["access_token"])["kid"] == kid

@@ -76,7 +76,7 @@ def verifier(request, gateway):
 
 
 def rotate(gateway):
-    gateway.cli("keys", "rotate")
+    gateway.cli("keys", "rotate", "--now")
     kid = own_key(gateway).kid
     document = lambda: gateway.get("/.well-known/jwks.json").json()["keys"]
     eventually(lambda: kid in [key["kid"] for key in document()], what="the new key published")
@@ -113,8 +113,11 @@ def test_b16_a_rotation_within_the_default_cooldown_of_libraries(gateways, libra
         while time.monotonic() < deadline:
             token = gateway.login(account.email).json()["access_token"]
             assert verifier.verify(token).get("payload") == claims_of(token), "minted with a key no cache can have"
+        assert len(gateway.get("/.well-known/jwks.json").json()["keys"]) > 1, "the new key is published"
     finally:
         verifier.stop()
+        # The gateway is shared: no key is left pending.
+        gateway.cli("keys", "rotate", "--now")
 
 
 def test_libraries_refuse_what_we_refuse(gateway, verifier):

@@ -129,7 +129,7 @@ def test_b16_rotation_without_a_false_401(signed_with):
         worker.start()
     try:
         for _ in range(3):
-            signed_with.cli("keys", "rotate")
+            signed_with.cli("keys", "rotate", "--now")
             kid = own_key(signed_with).kid
             eventually(lambda: header_of(signed_with.login(account.email).json()["access_token"])["kid"] == kid,
                        what="the new key signing")
@@ -149,20 +149,72 @@ def test_b15_old_key_verifies_after_a_restart(gateways):
     gateway = gateways(ECHO)
     account = gateway.register()
     gateway.stop()
-    gateway.cli("keys", "rotate")
+    gateway.cli("keys", "rotate", "--now")
     gateway.file.write_text(gateway.file.read_text().replace("[tokens]\n", '[tokens]\nalgorithm = "EdDSA"\n'))
     gateway.start()
     assert gateway.get("/api/x", account.access).status_code == 200
-    assert header_of(gateway.login(account.email).json()["access_token"])["alg"] == "EdDSA"
     assert {k["alg"] for k in jwks(gateway)} == {"ES256", "EdDSA"}
+    signed_by = lambda: header_of(gateway.login(account.email).json()["access_token"])["alg"]
+    assert signed_by() == "ES256", "the key of the new algorithm is published first"
+    gateway.cli("keys", "rotate", "--now")
+    eventually(lambda: signed_by() == "EdDSA", what="the new algorithm")
     assert header_of(account.access)["kid"] in gateway.cli("keys", "list").stdout
+
+
+def test_b16_a_pending_key_signs_when_its_time_comes(gateways):
+    """A running gateway switches by itself; a second rotation before that is refused and changes nothing."""
+    gateway = gateways(ECHO)
+    account = gateway.register()
+    old = own_key(gateway).kid
+    said = gateway.cli("keys", "rotate").stdout
+    new = own_key(gateway).kid
+    assert said.startswith(new) and "signs from" in said
+    eventually(lambda: {k["kid"] for k in jwks(gateway)} == {old, new}, what="the new key published")
+    signed_by = lambda: header_of(gateway.login(account.email).json()["access_token"])["kid"]
+    assert signed_by() == old
+    manifest = gateway.folder / "data/keys/keys.json"
+    before = manifest.read_text()
+    again = gateway.cli("keys", "rotate", check=False)
+    assert again.returncode == 1 and new in again.stderr and "--now" in again.stderr and manifest.read_text() == before
+    # A machine whose clock is ahead signs with it already.
+    assert gateway.get("/api/x", own_key(gateway).token(claims_of(account.access))).status_code == 200
+    keys = json.loads(before)["keys"]
+    pending, signer = (next(k for k in keys if k["kid"] == kid) for kid in (new, old))
+    wait = datetime.fromisoformat(pending["signs_from"]) - datetime.now(timezone.utc)
+    assert 590 < wait.total_seconds() <= 600 and signer["retired"] == pending["signs_from"]
+    pending["signs_from"] = signer["retired"] = (datetime.now(timezone.utc) + timedelta(seconds=3)).isoformat()
+    replace_manifest(gateway, keys)
+    while datetime.now(timezone.utc) < datetime.fromisoformat(pending["signs_from"]) - timedelta(seconds=0.5):
+        assert signed_by() == old
+    eventually(lambda: signed_by() == new, 3, "the switch")
+    assert gateway.get("/api/x", account.access).status_code == 200
+
+
+def test_threat_a_stolen_key_ends_at_once(signed_with):
+    """`--drop-old`: within a second nothing that was signed before is accepted, by a key pending or retired either."""
+    account = signed_with.register()
+    stolen = own_key(signed_with)
+    signed_with.cli("keys", "rotate", "--now")
+    signed_with.cli("keys", "rotate")
+    pending = own_key(signed_with)
+    tokens = [account.access, stolen.token(claims_of(account.access)), pending.token(claims_of(account.access))]
+    assert [signed_with.get("/api/x", token).status_code for token in tokens] == [200] * 3
+    signed_with.cli("keys", "rotate", "--now", "--drop-old")
+    refused = lambda: [signed_with.get("/api/x", token).status_code for token in tokens] == [401] * 3
+    eventually(refused, 1.5, "the old tokens refused")
+    assert [f.stem for f in key_files(signed_with)] == [f"key-{own_key(signed_with).kid}"]
+    if signed_with.algorithm != "HS256":
+        assert [k["kid"] for k in jwks(signed_with)] == [own_key(signed_with).kid]
+    renewed = signed_with.refresh(account.refresh)
+    assert renewed.status_code == 200 and signed_with.get("/api/x", renewed.json()["access_token"]).status_code == 200
+    assert signed_with.cli("keys", "rotate", "--drop-old", check=False).returncode == 2, "only with --now"
 
 
 def test_invariant_4_the_cache_does_not_outlive_a_key(gateways):
     """A key taken out of keys.json refuses the tokens it signed at once, those already verified included."""
     gateway = gateways(ECHO)
     account = gateway.register()
-    gateway.cli("keys", "rotate")
+    gateway.cli("keys", "rotate", "--now")
     eventually(lambda: len(jwks(gateway)) == 2, what="the new key")
     assert gateway.get("/api/x", account.access).status_code == 200
     keys = json.loads((gateway.folder / "data/keys/keys.json").read_text())["keys"]
@@ -175,7 +227,7 @@ def test_b15_a_retired_key_ends_when_its_time_is_over(gateways):
     """`not_after` in keys.json holds for tokens already in the cache, and the key leaves the JWKS."""
     gateway = gateways(ECHO)
     account = gateway.register()
-    gateway.cli("keys", "rotate")
+    gateway.cli("keys", "rotate", "--now")
     eventually(lambda: len(jwks(gateway)) == 2, what="the new key")
     keys = json.loads((gateway.folder / "data/keys/keys.json").read_text())["keys"]
     [old] = [k for k in keys if k.get("retired")]
@@ -195,7 +247,7 @@ def test_b16_a_sibling_accepts_a_key_it_has_not_noticed(gateways):
     account = first.register()
     assert second.get("/api/x", account.access).status_code == 200
     for _ in range(3):
-        first.cli("keys", "rotate")
+        first.cli("keys", "rotate", "--now")
         kid = own_key(first).kid
         claims = {**claims_of(account.access), "jti": kid}
         assert second.get("/api/x", own_key(first).token(claims)).status_code == 200
@@ -212,10 +264,12 @@ def test_commands_that_start_together_agree_on_the_key(gateways):
     listed = [run("keys", "list") for _ in range(6)]
     answers = [p.communicate(timeout=30)[0].split() for p in listed]
     assert all(p.returncode == 0 for p in listed) and len({a[0] for a in answers}) == 1
-    rotated = [run("keys", "rotate") for _ in range(5)]
+    rotated = [run("keys", "rotate", "--now") for _ in range(5)]
     assert all(p.communicate(timeout=30) and p.returncode == 0 for p in rotated)
     keys = json.loads((gateway.folder / "data/keys/keys.json").read_text())["keys"]
     assert len(keys) == 6 and sum(1 for k in keys if not k.get("retired")) == 1
+    ahead = [run("keys", "rotate") for _ in range(5)]
+    assert all(p.communicate(timeout=30) for p in ahead) and sorted(p.returncode for p in ahead) == [0, 1, 1, 1, 1]
     gateway.start()
     assert gateway.get("/api/x", gateway.register().access).status_code == 200
 
