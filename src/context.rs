@@ -29,8 +29,6 @@ pub struct Context {
     pub upstream: Option<std::net::SocketAddr>,
     pub body_received: u64,
     pub fault: Option<Fault>,
-    /// Set once, so that a response the gateway wrote itself is told from an upstream's.
-    pub answered_here: bool,
     /// The upstream answered 101: what follows is a tunnel.
     pub upgraded: bool,
     pub in_flight: Option<InFlight>,
@@ -51,7 +49,6 @@ impl Context {
             upstream: None,
             body_received: 0,
             fault: None,
-            answered_here: false,
             upgraded: false,
             in_flight: None,
         }

@@ -16,8 +16,8 @@ use crate::auth::{Authenticator, IdentityHeaders, Permitted, authorize};
 use crate::clock::Timestamp;
 use crate::config::Limits;
 use crate::context::{Answered, Context, InFlight, RequestIds};
-use crate::endpoints::{Endpoints, Request};
-use crate::fault::Fault;
+use crate::endpoints::{Endpoint, Endpoints, Request};
+use crate::fault::{Challenge, Fault};
 use crate::limits::{Caller, client_key};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::reply::{self, Reply};
@@ -126,6 +126,8 @@ impl Gateway {
         })
     }
 
+    /// Forwards, or answers from here. The futures of what is rare are boxed: they are large, and every request's
+    /// future would have room for them.
     async fn dispatch(
         &self,
         session: &mut Session,
@@ -135,12 +137,26 @@ impl Gateway {
         permitted: Permitted,
         now: Timestamp,
     ) -> Result<Outcome, Fault> {
-        ctx.permitted = Some(permitted);
-        let endpoint = match &route.target {
-            Target::Upstream(_) | Target::Echo => return Ok(Outcome::Forward),
-            Target::Fixed(reply) => return Ok(Outcome::Reply(reply.clone())),
-            Target::Endpoint(endpoint) => *endpoint,
-        };
+        let permitted = ctx.permitted.insert(permitted);
+        match &route.target {
+            Target::Upstream(_) | Target::Echo => Ok(Outcome::Forward),
+            Target::Fixed(reply) => Ok(Outcome::Reply(reply.clone())),
+            Target::Endpoint(endpoint) => {
+                let serve = self.serve_endpoint(*endpoint, session, &ctx.origin, path, permitted, now);
+                Box::pin(serve).await.map(Outcome::Reply)
+            }
+        }
+    }
+
+    async fn serve_endpoint(
+        &self,
+        endpoint: Endpoint,
+        session: &mut Session,
+        origin: &Origin,
+        path: CleanPath,
+        permitted: &Permitted,
+        now: Timestamp,
+    ) -> Result<Reply, Fault> {
         let body = if endpoint.takes_body() {
             body::read_whole(session, body::ENDPOINT_BODY, self.limits.body_timeout).await?
         } else {
@@ -150,12 +166,12 @@ impl Gateway {
             headers: &session.req_header().headers,
             path: &path,
             body,
-            client: ctx.origin.client,
-            https: ctx.origin.https,
-            identity: ctx.permitted.as_ref().and_then(Permitted::identity),
+            client: origin.client,
+            https: origin.https,
+            identity: permitted.identity(),
             now,
         };
-        self.endpoints.serve(endpoint, request).await.map(Outcome::Reply)
+        self.endpoints.serve(endpoint, request).await
     }
 
     fn body_limit(&self, route: &Route) -> u64 {
@@ -163,16 +179,15 @@ impl Gateway {
     }
 
     async fn answer(&self, session: &mut Session, ctx: &mut Context, mut reply: Reply) -> PingoraResult<()> {
-        ctx.answered_here = true;
         if let Some(route) = &ctx.route {
             edit::reply_headers(&mut reply, &route.edits.response);
         }
-        reply::send(session, reply, &ctx.request_id).await
+        Box::pin(reply::send(session, reply, &ctx.request_id)).await
     }
 
     /// The failure as a response, and in the log and counters.
     fn refuse(&self, ctx: &mut Context, fault: Fault) -> Reply {
-        if fault.status == 401 {
+        if fault.challenge == Some(Challenge::InvalidToken) {
             let reason = fault.cause.as_deref().unwrap_or("other");
             self.metrics.token_rejections.with_label_values(&[reason]).inc();
         }

@@ -55,7 +55,8 @@ impl Authenticator {
             self.verifier.recheck(&identity.claims, now).map_err(refused)?;
             return Ok(identity);
         }
-        let claims = self.verifier.verify_or_refetch(token, now).await.map_err(refused)?;
+        // Boxed, since it is rare and large: every request's future would have room for it.
+        let claims = Box::pin(self.verifier.verify_or_refetch(token, now)).await.map_err(refused)?;
         let identity = Arc::new(Identity { headers: self.headers.render(&claims), claims });
         self.cache.insert(digest, identity.clone(), identity.weight());
         Ok(identity)

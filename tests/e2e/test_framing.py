@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from conftest import eventually
+
 from framing_site import HIDDEN, SENTINEL, everything, exchange_open, in_turn, request_lines, site  # noqa: F401
 from wire import Wire, chunked, exchange, get, post
 
