@@ -10,15 +10,27 @@
 //! `gateway::Gateway` holds that sequence in one function. Each stage returns a value that proves it
 //! happened (`CleanPath`, `&Route`, `Identity`, `Permitted`) and the next one takes it.
 //!
+//! # The map
+//!
+//! * `connection`, `request_stream`, `head`, `chunked`: HTTP/1 framing, checked byte by byte before pingora parses it.
+//! * `gateway`: the stages in order; `context`, what is known so far; `target`, a route ready to run; `edit`, changes to
+//!   the requests and responses that pass; `reply`, `body`, `fault`: answers of our own.
+//! * `route`: `CleanPath`, patterns, the table. `auth`: credentials, identity, policy, identity headers.
+//!   `upstream`: servers in turn, X-Forwarded-*, the echo server. `endpoints`: login, refresh and the rest.
+//! * `tokens`: keys, verification and its cache, revocations, refresh tokens. `store`: users and sessions, the rotation's
+//!   decision. `passwords`, `limits`, `import`, `queue`: what their names say.
+//! * `config`: `gateway.toml`, read, checked, explained. `cli`, `server`: from the command line to running services;
+//!   `background`, `admin`, `metrics`, `access_log` beside them.
+//!
 //! # Layers
 //!
 //! * `config` turns `gateway.toml` into one checked, immutable value. It knows patterns, nothing that runs.
-//! * `route`, `auth`, `endpoints`, `upstream` are the stages. They do not import each other, except
-//!   `endpoints -> auth`.
+//! * `route`, `auth`, `endpoints`, `upstream` are the stages. They do not import each other, except that `endpoints`
+//!   takes `auth`'s identity and `route`'s path.
 //! * `tokens` and `store` know no HTTP.
-//! * `server` is the composition root: the only module that names a concrete store or mailer.
-//! * pingora appears only in `gateway server connection request_stream upstream reply body admin background` and where a
-//!   header map is edited (`auth::headers`).
+//! * `server` is the composition root: the only module that names a concrete store.
+//! * pingora appears only in `gateway server connection request_stream upstream reply body admin background` and where
+//!   a header map is edited (`edit`, `auth::headers`).
 //!
 //! `tests/layers.rs` enforces this by reading the `use crate::` lines.
 

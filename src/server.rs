@@ -261,7 +261,8 @@ fn serve(
 ) -> Result<(), StartError> {
     // pingora panics on an address it cannot bind; asking first gives an error in words.
     for address in config.server.listen.iter().map(|l| l.address).chain(config.server.admin) {
-        std::net::TcpListener::bind(address).map_err(|e| format!("cannot listen on {address}: {e}"))?;
+        std::net::TcpListener::bind(address)
+            .map_err(|e| format!("cannot listen on {address}: {e}; see server.listen and server.admin"))?;
     }
     let conf = ServerConf {
         threads: config.server.threads,
