@@ -240,6 +240,8 @@ impl ProxyHttp for Gateway {
         let mut peer = peer
             .ok_or_else(|| Error::explain(ErrorType::ConnectNoRoute, "no server has an address").into_up())?;
         ctx.upstream = peer._address.as_inet().copied();
+        // A retry sends the body from its beginning, through the same filter.
+        ctx.body_received = 0;
         if session.is_upgrade_req() {
             peer.options.read_timeout = Some(TUNNEL_IDLE);
         }
@@ -308,9 +310,7 @@ impl ProxyHttp for Gateway {
             }
             ctx.upgraded = true;
             session.set_read_timeout(Some(TUNNEL_IDLE));
-            if session.is_upgrade_req() {
-                request_stream::open_tunnel(&session.downstream_session);
-            }
+            request_stream::open_tunnel(&session.downstream_session);
         }
         edit::response_hop_by_hop(response);
         if let Some(route) = &ctx.route {

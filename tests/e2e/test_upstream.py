@@ -221,6 +221,22 @@ def test_a_reused_connection_that_has_died_costs_nobody_a_request(gateways, scri
     assert [ask(gateway).status for _ in range(20)] == [200] * 20
 
 
+def test_a_body_that_is_sent_again_counts_once(gateways, scripted):
+    """A PUT that meets a dead pooled connection is sent again; its body must not count twice against the limit (413)."""
+    used = set()
+
+    def script(connection, _):
+        if connection in used:
+            return False
+        used.add(connection)
+        connection.sendall(OK)
+    server = scripted(script)
+    gateway = gateways(config(server.address), server='threads = 1\nlimits = { body = "100B" }')
+    put = get("/x", "localhost", "Content-Length: 60", method="PUT") + b"x" * 60
+    assert [(ask(gateway).status, ask(gateway, put).status) for _ in range(5)] == [(200, 200)] * 5
+    assert sum(h.startswith(b"PUT") for h in server.heads) > 5, "no PUT met a dead connection"
+
+
 def test_a_post_is_not_sent_twice(gateways, scripted):
     """A server that dies over a POST may have acted on it: 502, and no second try (RFC 9110 section 9.2.2), whether the
     connection was new or used before."""
