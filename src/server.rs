@@ -62,7 +62,9 @@ pub struct TokenParts {
 
 /// Opens the configured stores; revocations still in force are in `revocations` when this returns.
 pub fn open_stores(config: &Config, revocations: Arc<Revocations>) -> Result<Stores, StartError> {
-    let (UserStore::Embedded, SessionStore::Embedded) = (&config.users, &config.sessions);
+    let (UserStore::Embedded, SessionStore::Embedded) = (&config.users, &config.sessions) else {
+        return Err("this build has the embedded stores only".into());
+    };
     let embedded = Embedded::open(&config.server.data_dir, revocations)?;
     Ok(Stores { users: embedded.clone(), sessions: embedded.clone(), throttle: embedded })
 }

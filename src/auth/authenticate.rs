@@ -30,7 +30,7 @@ impl Authenticator {
     ///
     /// # Errors
     /// 400 or 401 for the credentials (see `bearer`), 401 for a refused token or a missing one where it is
-    /// required, 503 when the issuer's keys are not available.
+    /// required, 503 when the issuer's keys, or what was revoked, are not known.
     pub async fn authenticate(
         &self,
         mode: AuthMode,
@@ -74,6 +74,7 @@ fn refused(rejection: Rejection) -> Fault {
         Rejection::Unavailable => {
             Fault::unavailable("issuer_unavailable", "the issuer's keys are not available")
         }
+        Rejection::RevocationsUnknown => Fault::unavailable("store_unavailable", rejection.to_string()),
         other => Fault::unauthenticated(Challenge::InvalidToken, other.reason()),
     }
 }

@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Subcommand};
-use uuid::Uuid;
 
 use super::block_on;
 use crate::clock::Timestamp;
@@ -94,7 +93,7 @@ impl Accounts<'_> {
         let (roles, scopes) = (split(&add.roles)?, split(&add.scopes)?);
         let password = read_password()?;
         let user = User {
-            id: Uuid::now_v7().to_string(),
+            id: self.stores.users.new_id(),
             password_hash: self.hash(&password, &email)?,
             email,
             name: add.name,

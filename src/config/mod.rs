@@ -25,6 +25,7 @@ pub use problem::{Problem, Problems, Severity};
 pub use schema::schema;
 
 use crate::route::{HostPattern, Methods, Pattern};
+use crate::store::settings::{MongoDbSettings, RedisSettings, RevocationPolicy};
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -184,11 +185,13 @@ pub enum JwksSource {
 #[derive(Clone, Debug)]
 pub enum UserStore {
     Embedded,
+    MongoDb(MongoDbSettings),
 }
 
 #[derive(Clone, Debug)]
 pub enum SessionStore {
     Embedded,
+    Redis(RedisSettings, RevocationPolicy),
 }
 
 #[derive(Clone, Debug)]

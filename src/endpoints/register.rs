@@ -4,7 +4,6 @@
 //! long as a registration that succeeds.
 
 use serde::Deserialize;
-use uuid::Uuid;
 
 use super::session::busy;
 use super::{Endpoints, Request, json, login};
@@ -37,7 +36,7 @@ impl Endpoints {
         check_new(&password, &email, self.min_password_length)?;
         let hash = self.hasher.hash(password.as_bytes()).await.map_err(|b| busy(b.retry_after))?;
         let user = User {
-            id: Uuid::now_v7().to_string(),
+            id: self.users.new_id(),
             email,
             name,
             roles: self.config.default_roles.clone(),

@@ -1,11 +1,12 @@
 //! What the gateway keeps: users, sessions (refresh families), revocations and login throttles.
 //!
-//! Traits and domain types only; `embedded` (SQLite) implements them, MongoDB and Redis follow. Nothing
-//! here knows HTTP. Every call either decides or answers [`Unavailable`]; a store that is in doubt never
+//! Traits and domain types only; `embedded` (SQLite) implements all of them for one machine, `mongodb` (users) and
+//! `redis` (the rest) for a fleet. Nothing here knows HTTP. Every call either decides or answers [`Unavailable`]; a store that is in doubt never
 //! guesses (invariant 9).
 
 pub mod embedded;
 pub mod rotation;
+pub mod settings;
 
 use std::time::Duration;
 
@@ -123,6 +124,10 @@ pub enum CreateError {
 
 #[async_trait]
 pub trait Users: Send + Sync {
+    /// An id for a new user, of the kind this store keeps.
+    fn new_id(&self) -> UserId {
+        Uuid::now_v7().to_string()
+    }
     async fn create(&self, user: User) -> Result<(), CreateError>;
     async fn by_id(&self, id: &str) -> Result<Option<User>>;
     async fn by_email(&self, email: &Email) -> Result<Option<User>>;
@@ -206,7 +211,7 @@ pub trait Sessions: Send + Sync {
     async fn end_all(&self, user: &str, cut: SessionsCut, policy: RefreshPolicy) -> Result<()>;
     /// The live sessions of `user`, newest first.
     async fn list(&self, user: &str, now: Timestamp) -> Result<Vec<Family>>;
-    /// Removes what has expired; returns how many records went.
+    /// Removes what has expired, unless the store does so by itself; returns how many records went.
     async fn sweep(&self, now: Timestamp) -> Result<usize>;
 }
 
@@ -217,12 +222,16 @@ pub trait RevocationSink: Send + Sync {
     fn session(&self, session: SessionId, until: Timestamp);
     /// Access tokens of `user`'s sessions that `cut` does not spare are dead; forget this after `until`.
     fn user(&self, user: &str, cut: SessionsCut, until: Timestamp);
+    /// Whatever was revoked up to `at` (this machine's clock) has been passed on. A store that is told of
+    /// revocations by others says so again and again; one that hears of its own at once never needs to.
+    fn heard_until(&self, at: Timestamp);
 }
 
 /// Nobody to tell: a process that verifies no tokens, as the command line.
 impl RevocationSink for () {
     fn session(&self, _: SessionId, _: Timestamp) {}
     fn user(&self, _: &str, _: SessionsCut, _: Timestamp) {}
+    fn heard_until(&self, _: Timestamp) {}
 }
 
 /// Who is trying to log in, for the throttle.

@@ -46,6 +46,8 @@ pub enum Rejection {
     KeyRemoved,
     /// The issuer's keys were never fetched, or too long ago to be relied on. Not the token's fault: 503, not 401.
     Unavailable,
+    /// Nothing has been heard of revocations for too long to tell. Not the token's fault either.
+    RevocationsUnknown,
 }
 
 impl Rejection {
@@ -73,6 +75,7 @@ impl Rejection {
             Self::Revoked => "revoked",
             Self::KeyRemoved => "key_removed",
             Self::Unavailable => "keys_unavailable",
+            Self::RevocationsUnknown => "revocations_unknown",
         }
     }
 }
@@ -103,6 +106,7 @@ impl std::fmt::Display for Rejection {
             Self::Revoked => "the session was ended",
             Self::KeyRemoved => "the signing key was removed",
             Self::Unavailable => "the issuer's keys cannot be had at the moment",
+            Self::RevocationsUnknown => "what was revoked lately is not known at the moment",
         })
     }
 }

@@ -6,22 +6,35 @@
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use parking_lot::RwLock;
 
 use crate::clock::Timestamp;
+use crate::store::settings::{OnUnreachable, RevocationPolicy};
 use crate::store::{RevocationSink, SessionId, SessionsCut};
 
 const SHARDS: usize = 64;
 
-#[derive(Default)]
 pub struct Revocations {
     /// The id as bytes, not as a number: four bytes less of alignment an entry. The value is the end, in
     /// seconds since 1970, rounded up.
     sessions: Sharded<[u8; 16], u32>,
     users: Sharded<String, UserCut>,
+    /// `None`: every revocation is announced at once, by this process or one on this machine.
+    remote: Option<Remote>,
 }
+
+/// How far behind others this process may be.
+struct Remote {
+    policy: RevocationPolicy,
+    since: Timestamp,
+    /// Milliseconds since 1970, or [`NEVER`].
+    heard_until: AtomicI64,
+}
+
+const NEVER: i64 = i64::MIN;
 
 #[derive(Clone, Copy)]
 struct UserCut {
@@ -29,9 +42,49 @@ struct UserCut {
     until: u32,
 }
 
+impl Default for Revocations {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Revocations {
+    /// For a store that announces every revocation at once.
     pub fn new() -> Self {
-        Self::default()
+        Self { sessions: Sharded::default(), users: Sharded::default(), remote: None }
+    }
+
+    /// For a store that has to be heard over the network, from `now` on, under `policy`.
+    pub fn heard_from_afar(policy: RevocationPolicy, now: Timestamp) -> Self {
+        let remote = Remote { policy, since: now, heard_until: AtomicI64::new(NEVER) };
+        Self { remote: Some(remote), ..Self::new() }
+    }
+
+    /// Whether so much may have been revoked unheard that no token can be believed at `now`. A process that has
+    /// never heard anything is deaf as well, until `unreachable_after` has passed and the policy decides.
+    pub fn is_deaf(&self, now: Timestamp) -> bool {
+        let Some(remote) = &self.remote else { return false };
+        let heard_until = remote.heard_until.load(Ordering::Acquire);
+        let patience = remote.policy.unreachable_after;
+        if heard_until != NEVER && now <= Timestamp(heard_until).plus(patience) {
+            return false;
+        }
+        let starting = heard_until == NEVER && now <= remote.since.plus(patience);
+        starting || remote.policy.on_unreachable == OnUnreachable::Refuse
+    }
+
+    /// Whether the revocations in force when this process started have been heard.
+    pub fn has_caught_up(&self) -> bool {
+        self.remote.as_ref().is_none_or(|remote| remote.heard_until.load(Ordering::Acquire) != NEVER)
+    }
+
+    /// How old the newest news is; since the start when there never was any.
+    pub fn lag(&self, now: Timestamp) -> Duration {
+        let Some(remote) = &self.remote else { return Duration::ZERO };
+        match remote.heard_until.load(Ordering::Acquire) {
+            NEVER => now.until(remote.since),
+            heard_until => now.until(Timestamp(heard_until)),
+        }
     }
 
     /// Whether a token of `session`, begun at `began`, of our user `user` is dead. While nothing is revoked
@@ -75,6 +128,12 @@ impl RevocationSink for Revocations {
             let Some(known) = known else { return UserCut { cut, until } };
             UserCut { cut: stricter(known.cut, cut), until: until.max(known.until) }
         });
+    }
+
+    fn heard_until(&self, at: Timestamp) {
+        if let Some(remote) = &self.remote {
+            remote.heard_until.fetch_max(at.0, Ordering::Release);
+        }
     }
 }
 
@@ -227,6 +286,26 @@ mod tests {
         revocations.session(session, at(100));
         revocations.session(session, at(50));
         assert_eq!((revocations.len(), revocations.sweep(at(80))), (1, 0));
+    }
+
+    #[test]
+    fn deaf_at_the_start_and_then_as_the_policy_says() {
+        for (on_unreachable, deaf_in_the_end) in
+            [(OnUnreachable::Serve, false), (OnUnreachable::Refuse, true)]
+        {
+            let policy = RevocationPolicy { unreachable_after: Duration::from_secs(10), on_unreachable };
+            let revocations = Revocations::heard_from_afar(policy, at(100));
+            assert!(revocations.is_deaf(at(100)) && revocations.is_deaf(at(110)));
+            assert_eq!(revocations.is_deaf(at(111)), deaf_in_the_end);
+            assert_eq!((revocations.has_caught_up(), revocations.lag(at(103)).as_secs()), (false, 3));
+
+            revocations.heard_until(at(120));
+            revocations.heard_until(at(119));
+            assert!(!revocations.is_deaf(at(130)));
+            assert_eq!(revocations.is_deaf(at(131)), deaf_in_the_end);
+            assert_eq!((revocations.has_caught_up(), revocations.lag(at(125)).as_secs()), (true, 5));
+        }
+        assert!(!Revocations::new().is_deaf(at(i64::MAX / 1000)));
     }
 
     #[test]

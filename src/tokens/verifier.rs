@@ -83,7 +83,7 @@ impl Verifier {
     /// Whether what was believed before may be believed still. No allocation, no lock that a request waits for.
     ///
     /// # Errors
-    /// [`Rejection::Expired`], `KeyRemoved`, `Revoked` or `Unavailable`.
+    /// [`Rejection::Expired`], `KeyRemoved`, `Revoked`, `RevocationsUnknown` or `Unavailable`.
     pub fn recheck(&self, claims: &Claims, now: Timestamp) -> Result<(), Rejection> {
         claims.check_times(now, self.leeway)?;
         if !claims.own {
@@ -91,7 +91,7 @@ impl Verifier {
             return still_vouched(&*issuer.keys(now)?, claims.provenance);
         }
         still_vouched(&self.mint.keys().current().set, claims.provenance)?;
-        self.check_revoked(claims)
+        self.check_revoked(claims, now)
     }
 
     /// The issuer the token names, by exact match; `None`: ourselves. Only its keys will be tried.
@@ -118,7 +118,7 @@ impl Verifier {
         let provenance = Provenance { issuer: 0, epoch: ring.set.epoch(), key: key?.fingerprint() };
         let claims = Claims::read(token.jws.header.typ.as_deref(), token.payload, &self.own, provenance)?;
         claims.check_times(now, self.leeway)?;
-        self.check_revoked(&claims)?;
+        self.check_revoked(&claims, now)?;
         Ok(claims)
     }
 
@@ -138,9 +138,12 @@ impl Verifier {
         Ok(claims)
     }
 
-    fn check_revoked(&self, claims: &Claims) -> Result<(), Rejection> {
+    fn check_revoked(&self, claims: &Claims, now: Timestamp) -> Result<(), Rejection> {
         if self.revocations.is_revoked(claims.session, claims.began, &claims.subject) {
             return Err(Rejection::Revoked);
+        }
+        if self.revocations.is_deaf(now) {
+            return Err(Rejection::RevocationsUnknown);
         }
         Ok(())
     }

@@ -40,6 +40,8 @@ impl RevocationSink for Heard {
     fn user(&self, user: &str, cut: SessionsCut, until: Timestamp) {
         self.users.lock().unwrap().push((user.to_owned(), cut, until));
     }
+
+    fn heard_until(&self, _: Timestamp) {}
 }
 
 impl Heard {
