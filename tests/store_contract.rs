@@ -7,8 +7,12 @@
 mod embedded;
 #[path = "store_contract/ending.rs"]
 mod ending;
+#[path = "store_contract/redis.rs"]
+mod redis;
 #[path = "store_contract/rotation.rs"]
 mod rotation;
+#[path = "store_contract/servers.rs"]
+mod servers;
 #[path = "store_contract/support.rs"]
 mod support;
 #[path = "store_contract/throttle.rs"]
@@ -95,6 +99,7 @@ macro_rules! contract {
 }
 
 contract!(on_sqlite, embedded::Files::new());
+contract!(on_redis, redis::OneServer::new());
 
 /// What expires is removed by sweeping, in stores that do not forget by themselves.
 mod sqlite_sweeps {
