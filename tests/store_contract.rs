@@ -9,6 +9,8 @@ mod embedded;
 mod ending;
 #[path = "store_contract/redis.rs"]
 mod redis;
+#[path = "store_contract/redis_rates.rs"]
+mod redis_rates;
 #[path = "store_contract/rotation.rs"]
 mod rotation;
 #[path = "store_contract/servers.rs"]

@@ -73,7 +73,7 @@ impl Explain {
                 .map(|(n, u)| (n.clone(), Arc::new(crate::upstream::Upstream::new(n, u, 0)))),
         );
         let metrics = Metrics::new()?;
-        let routes = server::routes(config, &upstreams, &metrics)?;
+        let routes = server::routes(config, &upstreams, &metrics, None)?;
         let route = match routes.find(&host, &path, &self.method) {
             Ok(route) => route.clone(),
             Err(NoMatch::NotFound) => {

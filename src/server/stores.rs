@@ -7,13 +7,15 @@ use crate::config::{Config, SessionStore, UserStore};
 use crate::server::StartError;
 use crate::store::embedded::Embedded;
 use crate::store::redis::{Clock, Redis};
-use crate::store::{LoginThrottle, RevocationSink, Sessions, Users};
+use crate::store::{LoginThrottle, RateLimits, RevocationSink, Sessions, Users};
 
 /// Sessions, users and throttles, whichever stores they are in.
 pub struct Stores {
     pub users: Arc<dyn Users>,
     pub sessions: Arc<dyn Sessions>,
     pub throttle: Arc<dyn LoginThrottle>,
+    /// Shared by the fleet; `None`: this process counts for itself.
+    pub rate_limits: Option<Arc<dyn RateLimits>>,
     redis: Option<Arc<Redis>>,
 }
 
@@ -38,11 +40,17 @@ impl Stores {
         Ok(match &config.sessions {
             SessionStore::Embedded => {
                 let file = file()?;
-                Self { users, sessions: file.clone(), throttle: file, redis: None }
+                Self { users, sessions: file.clone(), throttle: file, rate_limits: None, redis: None }
             }
             SessionStore::Redis(settings, _) => {
                 let redis = Redis::open(settings, sink, Clock::Server)?;
-                Self { users, sessions: redis.clone(), throttle: redis.clone(), redis: Some(redis) }
+                Self {
+                    users,
+                    sessions: redis.clone(),
+                    throttle: redis.clone(),
+                    rate_limits: Some(redis.clone()),
+                    redis: Some(redis),
+                }
             }
         })
     }
