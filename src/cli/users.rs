@@ -13,7 +13,6 @@ use crate::config::Config;
 use crate::passwords::{check_new, hash_now};
 use crate::server::{self, StartError, Stores};
 use crate::store::{Email, SessionsCut, User, UserChange, is_display_name, is_role};
-use crate::tokens::Revocations;
 
 #[derive(Subcommand)]
 pub enum UserCommand {
@@ -66,7 +65,7 @@ pub struct Add {
 impl UserCommand {
     pub fn run(self, config: &Config) -> Result<ExitCode, StartError> {
         block_on(async {
-            let stores = server::open_stores(config, Arc::new(Revocations::default()))?;
+            let stores = Stores::open(config, Arc::new(()))?;
             let accounts = Accounts { stores, config };
             match self {
                 Self::Add(add) => accounts.add(add).await,

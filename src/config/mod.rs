@@ -187,7 +187,7 @@ pub enum JwksSource {
 #[derive(Clone, Debug)]
 pub enum UserStore {
     Embedded,
-    MongoDb(MongoDbSettings),
+    MongoDb(Box<MongoDbSettings>),
 }
 
 // There is one in a process.
@@ -195,7 +195,7 @@ pub enum UserStore {
 #[derive(Clone, Debug)]
 pub enum SessionStore {
     Embedded,
-    Redis(RedisSettings, RevocationPolicy),
+    Redis(Box<RedisSettings>, RevocationPolicy),
 }
 
 #[derive(Clone, Debug)]
