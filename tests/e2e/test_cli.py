@@ -1,8 +1,10 @@
 """`user`, `keys` and `token` commands: exit codes, messages, and their effect with the gateway up and down."""
 
+import contextlib
 import json
 import re
 import signal
+import sqlite3
 import subprocess
 import uuid
 
@@ -10,7 +12,7 @@ import jwt
 import pytest
 from passlib.hash import bcrypt_sha256
 
-from accounts import everything, problem, rows
+from accounts import database_file, everything, problem, rows
 from conftest import BINARY, PASSWORD, Gateway, eventually
 
 ROUTE = '[throttle]\naddress_failures = 1000000\n[[routes]]\npath = "/api/{*rest}"\nrespond = { status = 200 }\n'
@@ -258,6 +260,26 @@ def test_user_export_that_cannot_be_written_is_an_error(gateway):
     with open("/dev/full", "w") as full:
         done = subprocess.run([str(BINARY), "user", "export", "-c", str(gateway.file)], stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1 and "No space left" in done.stderr and "exported" not in done.stderr, done
+
+
+def test_user_export_that_is_interrupted_leaves_no_file(gateways, tmp_path):
+    """Password hashes under a name nobody looks for would stay there for ever."""
+    gateway = gateways(ROUTE)
+    with contextlib.closing(sqlite3.connect(database_file(gateway), timeout=10)) as db, db:
+        db.executemany(
+            "INSERT INTO users (id, email, roles, scopes, password_hash, disabled, created_at) VALUES (?, ?, '[]', '[]', ?, 0, 0)",
+            ((f"{n:09}", f"{n}@example.com", HASH) for n in range(200_000)),
+        )
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    file = folder / "users.jsonl"
+    run = subprocess.Popen([str(BINARY), "user", "export", "--file", str(file), "-c", str(gateway.file)], stderr=subprocess.PIPE, text=True)
+    eventually(lambda: sum(p.stat().st_size for p in folder.iterdir()) > 100_000, 20, "the export having begun")
+    assert not file.exists() and all(p.stat().st_mode & 0o777 == 0o600 for p in folder.iterdir())
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=20)[1]
+    assert run.returncode == 1 and "interrupted: nothing is written" in said, said
+    assert list(folder.iterdir()) == []
 
 
 def test_user_import_can_be_repeated(gateway):
