@@ -1,0 +1,136 @@
+//! Users in a collection of MongoDB (6 or later), for a fleet: any number of gateways may open it at once.
+//!
+//! What was answered is held by a majority of the servers, and what is read cannot be taken back by the loss of one;
+//! reads are the primary's. A call waits `users.timeout` in total and then says that it does not know: a change may
+//! still have been made. `document` maps fields, so that a collection of another application can be taken over;
+//! `prepare` makes the index and keeps the schema's version; `connect` bounds the driver; `fault` keeps what the
+//! driver says out of the log where it could hold an address. Only commands and operators that FerretDB 1.24 knows
+//! as well are used. Absent: transactions (a change of a user is one document), change streams, sharding by anything
+//! but what the operator chooses.
+
+mod connect;
+mod document;
+mod fault;
+mod prepare;
+mod users;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use mongodb::bson::raw::RawDocumentBuf;
+use mongodb::error::Error;
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+pub use connect::OpenError;
+
+use self::connect::Silent;
+use self::document::Form;
+use self::prepare::{Preparation, Progress};
+use crate::clock::Timestamp;
+use crate::store::settings::{IdType, MongoDbSettings};
+use crate::store::{Email, Result, Unavailable, User};
+
+type Collection = mongodb::Collection<RawDocumentBuf>;
+
+pub struct MongoDbUsers {
+    form: Arc<Form>,
+    timeout: Duration,
+    progress: watch::Receiver<Progress>,
+    preparation: AbortHandle,
+    silent: Arc<Silent>,
+    /// What is decoded where there is no document.
+    decoy: RawDocumentBuf,
+}
+
+impl MongoDbUsers {
+    /// Begins to prepare the collection, in tasks of the runtime this is called in, and does not wait for any server.
+    /// The store may be called from other runtimes, and works as long as this one.
+    ///
+    /// # Errors
+    /// Only for a connection string or a mapping of fields that can never be used.
+    pub async fn open(settings: &MongoDbSettings) -> Result<Arc<Self>, OpenError> {
+        if let Some((one, other)) = document::overlap(&settings.fields) {
+            return Err(OpenError {
+                cause: format!("the fields `{one}` and `{other}` of a user would be kept in one place"),
+                remedy: "give each its own name in users.mongodb.fields",
+            });
+        }
+        let silent = Arc::new(Silent::default());
+        let client = if connect::needs_dns(&settings.uri)? {
+            None
+        } else {
+            let client = connect::client(&settings.uri, settings.timeout, silent.clone()).await;
+            Some(client.map_err(|error| connect::unusable(&settings.uri, &error))?)
+        };
+        let form = Arc::new(Form { id: settings.id, fields: settings.fields.clone() });
+        let decoy = decoy(&form)?;
+        let (progress, told) = watch::channel(Progress::Preparing);
+        let preparation =
+            Preparation { settings: settings.clone(), form: form.clone(), silent: silent.clone(), client };
+        let preparation = tokio::spawn(preparation.run(progress)).abort_handle();
+        Ok(Arc::new(Self { form, timeout: settings.timeout, progress: told, preparation, silent, decoy }))
+    }
+
+    /// Runs `work` on the collection, once that is prepared. No call takes longer than the timeout in total.
+    async fn call<T, F>(&self, work: impl FnOnce(Collection) -> F) -> Result<T>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
+        let whole = async {
+            let users = self.prepared().await?;
+            work(users).await.map_err(|error| unavailable(self.silent.describe(&error)))
+        };
+        match tokio::time::timeout(self.timeout, whole).await {
+            Ok(answer) => answer,
+            Err(_) => Err(unavailable(format!("no answer within {:?}", self.timeout))),
+        }
+    }
+
+    /// Waits for the first attempt; a later one goes on beside the callers, who hear at once why the last one failed.
+    async fn prepared(&self) -> Result<Collection> {
+        let mut progress = self.progress.clone();
+        let ended = |_| unavailable("the runtime it was opened in has ended");
+        let known = progress.wait_for(|p| !matches!(p, Progress::Preparing)).await.map_err(ended)?;
+        match &*known {
+            Progress::Ready(users) => Ok(users.clone()),
+            Progress::Failed(cause) => Err(unavailable(cause)),
+            Progress::Preparing => Err(unavailable("it is being prepared")),
+        }
+    }
+}
+
+impl Drop for MongoDbUsers {
+    fn drop(&mut self) {
+        self.preparation.abort();
+    }
+}
+
+/// A document as most are.
+fn decoy(form: &Form) -> Result<RawDocumentBuf, OpenError> {
+    let no_document = || OpenError {
+        cause: "no document can be made with these fields".into(),
+        remedy: "give them plain names in users.mongodb.fields",
+    };
+    let id = match form.id {
+        IdType::String => "00000000-0000-7000-8000-000000000000",
+        IdType::ObjectId => "000000000000000000000000",
+    };
+    let nobody = User {
+        id: id.into(),
+        email: Email::parse("nobody@example.com").ok_or_else(no_document)?,
+        name: Some("Nobody Nowhere".into()),
+        roles: vec!["user".into()],
+        scopes: vec![],
+        password_hash: "-".repeat(90),
+        disabled: false,
+        created_at: Timestamp(0),
+        sessions_cut: None,
+    };
+    let document = form.encode(&nobody).ok_or_else(no_document)?;
+    RawDocumentBuf::try_from(&document).map_err(|_| no_document())
+}
+
+fn unavailable(cause: impl Into<String>) -> Unavailable {
+    Unavailable { store: "mongodb", cause: cause.into() }
+}
