@@ -69,7 +69,7 @@ fn verify(criterion: &mut Criterion) {
         assert!(cached());
         criterion.bench_function("verify_cached", |bencher| bencher.iter(cached));
         for _ in 0..100_000 {
-            revocations.session(Uuid::new_v4(), now.plus(Duration::from_secs(3600)));
+            revocations.session("u1", Uuid::new_v4(), now.plus(Duration::from_secs(3600)));
         }
         criterion.bench_function("verify_cached/100000_sessions_revoked", |bencher| bencher.iter(cached));
         criterion.bench_function("recheck", |bencher| bencher.iter(|| verifier.recheck(&claims, now)));

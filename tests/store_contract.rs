@@ -7,8 +7,12 @@
 mod embedded;
 #[path = "store_contract/ending.rs"]
 mod ending;
+#[path = "store_contract/redis.rs"]
+mod redis;
 #[path = "store_contract/rotation.rs"]
 mod rotation;
+#[path = "store_contract/servers.rs"]
+mod servers;
 #[path = "store_contract/support.rs"]
 mod support;
 #[path = "store_contract/throttle.rs"]
@@ -59,7 +63,6 @@ macro_rules! contract {
                 a_login_on_its_way_during_end_all_is_over_before_it_begins,
                 rotation_that_goes_well_revokes_nothing,
                 the_list_holds_live_sessions_newest_first,
-                a_sweep_removes_what_expired_and_keeps_what_was_revoked,
                 revocations_in_force_are_replayed_at_start,
                 a_replayed_revocation_ends_with_the_tokens_it_is_about,
                 another_process_is_heard_within_a_second,
@@ -76,7 +79,6 @@ macro_rules! contract {
                 after_the_last_failure_only_forgiveness_or_the_known_device_unlocks,
                 blocked_attempts_are_not_counted,
                 a_clock_that_went_backwards_blocks_no_longer_than_the_delay,
-                a_run_outlives_a_sweep,
             ]
         );
     };
@@ -97,5 +99,19 @@ macro_rules! contract {
 }
 
 contract!(on_sqlite, embedded::Files::new());
+contract!(on_redis, redis::OneServer::new());
+
+/// What expires is removed by sweeping, in stores that do not forget by themselves.
+mod sqlite_sweeps {
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_expired_and_keeps_what_was_revoked() {
+        crate::ending::a_sweep_removes_what_expired_and_keeps_what_was_revoked(&crate::embedded::Files::new()).await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_run_only_when_it_is_long_over() {
+        crate::throttle::a_run_outlives_a_sweep(&crate::embedded::Files::new()).await;
+    }
+}
 
 const _: fn(&embedded::Files) -> &dyn Deployment = |files| files;

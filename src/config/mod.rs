@@ -182,12 +182,16 @@ pub enum JwksSource {
     File(PathBuf),
 }
 
+// There is one in a process.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum UserStore {
     Embedded,
     MongoDb(MongoDbSettings),
 }
 
+// There is one in a process.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum SessionStore {
     Embedded,

@@ -225,12 +225,10 @@ fn columns(c: char) -> usize {
 }
 
 /// Keys whose value is, or holds, a password.
-const SECRET_KEYS: [&str; 11] = [
+const SECRET_KEYS: [&str; 9] = [
     "uri",
     "url",
     "api_key",
-    "password",
-    "secret",
     "secret_key",
     "token",
     "authorization",
@@ -239,6 +237,12 @@ const SECRET_KEYS: [&str; 11] = [
     "x-api-key",
 ];
 
+/// Whether what `key` holds must not be shown: one of the above, `password`, `redis_password`, `client_secret`.
+pub(super) fn is_secret(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    SECRET_KEYS.contains(&key.as_str()) || key.ends_with("password") || key.ends_with("secret")
+}
+
 /// The line with what stands after a secret's key, and the user part of a URL, replaced by as many `*`.
 /// `${VAR}` stays: it gives nothing away. Reads the line only, so that it works where TOML could not be parsed.
 fn masked(line: &str) -> String {
@@ -246,12 +250,14 @@ fn masked(line: &str) -> String {
     for (equals, _) in line.match_indices('=') {
         let key = line[..equals].trim_end().trim_end_matches(['"', '\'']);
         let word = key.rsplit(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-').next();
-        if !word.is_some_and(|word| SECRET_KEYS.iter().any(|secret| word.eq_ignore_ascii_case(secret))) {
+        if !word.is_some_and(is_secret) {
             continue;
         }
         let value = &line[equals + 1..];
         let open = equals + 1 + (value.len() - value.trim_start().len());
-        let Some(quote) = line[open..].chars().next().filter(|c| matches!(c, '"' | '\'')) else {
+        // Text over several lines need not end in this one.
+        let long = ["\"\"\"", "'''"].iter().any(|quotes| line[open..].starts_with(quotes));
+        let Some(quote) = line[open..].chars().next().filter(|c| matches!(c, '"' | '\'') && !long) else {
             hidden.push(open..line.len());
             continue;
         };
@@ -261,7 +267,8 @@ fn masked(line: &str) -> String {
     for (scheme, _) in line.match_indices("://") {
         let authority = scheme + 3;
         let rest = &line[authority..];
-        let end = rest.find(['/', '"', '\'', ' ', '?', '#']).unwrap_or(rest.len());
+        // Further than a URL's user part can reach: a `/` or `?` may stand in a password by mistake.
+        let end = rest.find(['"', '\'', ' ']).unwrap_or(rest.len());
         if let Some(at) = rest[..end].rfind('@') {
             hidden.push(authority..authority + at);
         }
@@ -323,6 +330,10 @@ mod tests {
         assert_eq!(masked("password = \"${P}\""), "password = \"${P}\"");
         assert_eq!(masked("password = \"${P:-x}\""), "password = \"*******\"");
         assert_eq!(masked("jwks = \"https://me:pw@host/x\""), "jwks = \"https://*****@host/x\"");
+        assert_eq!(masked("jwks = \"https://me:p/w?x@host/x\""), "jwks = \"https://********@host/x\"");
+        assert_eq!(masked("url = \"\"\"redis://:pw\\"), "url = ***************");
+        assert_eq!(masked("a/m?sentinel_password=pw\"\"\""), "a/m?sentinel_password=*****");
+        assert_eq!(masked("Redis-Password = \"hunter2\""), "Redis-Password = \"*******\"");
         assert_eq!(masked("𓑀= 1"), "𓑀= 1");
         assert_eq!(masked("issuer = \"https://host/x\""), "issuer = \"https://host/x\"");
     }

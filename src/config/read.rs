@@ -9,8 +9,8 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use toml::de::{DeArray, DeTable, DeValue, Deserializer, Error};
 
-use super::file::{File, LATER_KEYS, Span};
-use super::problem::{Problem, Severity, Source};
+use super::file::{File, Span, is_later};
+use super::problem::{Problem, Severity, Source, is_secret};
 use super::values::{closest, listed};
 
 /// After so many problems the rest of a file is not read: it is not a configuration file at all.
@@ -148,13 +148,13 @@ fn remove_from_array(
 
 /// serde's message in the words of somebody who writes a file. It may quote a value, so it is never passed on.
 fn explain(source: &Source<'_>, error: &Error, removed: &Removed, span: Span) -> Problem {
-    let written = source.written(&span);
+    let written = if is_secret(&removed.key) { "..." } else { source.written(&span) };
     let problem = |message: String| source.problem(Severity::Error, span.clone(), message);
     if let Some((_, known)) =
         error.message().rsplit_once("`, expected ").filter(|_| is_about(error, "unknown field"))
     {
         let known = known.split('`').skip(1).step_by(2);
-        let known: Vec<&str> = known.filter(|key| !LATER_KEYS.contains(key)).collect();
+        let known: Vec<&str> = known.filter(|key| !is_later(&removed.table_name, key)).collect();
         let place = match removed.table_name.as_str() {
             "" => "at the top of the file".to_owned(),
             name => format!("in `{name}`"),

@@ -6,6 +6,7 @@
 
 pub mod embedded;
 pub mod mongodb;
+pub mod redis;
 pub mod rotation;
 pub mod settings;
 
@@ -219,8 +220,9 @@ pub trait Sessions: Send + Sync {
 /// Where a session store announces what it revoked, before it answers the call that revoked it, and where
 /// it replays what is still in force at start. Implemented by `tokens::Revocations`.
 pub trait RevocationSink: Send + Sync {
-    /// Access tokens of `session` are dead; forget this after `until`.
-    fn session(&self, session: SessionId, until: Timestamp);
+    /// Access tokens of `user`'s `session` are dead; forget this after `until`. Said of another user's session, it
+    /// means nothing. An empty `user` is whoever's it is.
+    fn session(&self, user: &str, session: SessionId, until: Timestamp);
     /// Access tokens of `user`'s sessions that `cut` does not spare are dead; forget this after `until`.
     fn user(&self, user: &str, cut: SessionsCut, until: Timestamp);
     /// Whatever was revoked up to `at` (this machine's clock) has been passed on. A store that is told of
@@ -230,7 +232,7 @@ pub trait RevocationSink: Send + Sync {
 
 /// Nobody to tell: a process that verifies no tokens, as the command line.
 impl RevocationSink for () {
-    fn session(&self, _: SessionId, _: Timestamp) {}
+    fn session(&self, _: &str, _: SessionId, _: Timestamp) {}
     fn user(&self, _: &str, _: SessionsCut, _: Timestamp) {}
     fn heard_until(&self, _: Timestamp) {}
 }

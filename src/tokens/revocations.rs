@@ -2,7 +2,7 @@
 //!
 //! The session store announces every revocation here before it answers, and replays those in force at start.
 //! An entry is needed for as long as an access token may live, so the size is bounded by the number of
-//! logouts in one `access_ttl`. A million sessions take about 45 MiB.
+//! logouts in one `access_ttl`. A million sessions take about 52 MiB.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -18,9 +18,10 @@ use crate::store::{RevocationSink, SessionId, SessionsCut};
 const SHARDS: usize = 64;
 
 pub struct Revocations {
-    /// The id as bytes, not as a number: four bytes less of alignment an entry. The value is the end, in
-    /// seconds since 1970, rounded up.
-    sessions: Sharded<[u8; 16], u32>,
+    /// The id as bytes, not as a number: less alignment an entry.
+    sessions: Sharded<[u8; 16], SessionEnd>,
+    /// Says in 32 bits whose session it is, so that nobody ends another's.
+    owners: RandomState,
     users: Sharded<String, UserCut>,
     /// `None`: every revocation is announced at once, by this process or one on this machine.
     remote: Option<Remote>,
@@ -35,6 +36,15 @@ struct Remote {
 }
 
 const NEVER: i64 = i64::MIN;
+
+const ANYBODY: u32 = 0;
+
+#[derive(Clone, Copy)]
+struct SessionEnd {
+    owner: u32,
+    /// Seconds since 1970, rounded up.
+    until: u32,
+}
 
 #[derive(Clone, Copy)]
 struct UserCut {
@@ -51,7 +61,12 @@ impl Default for Revocations {
 impl Revocations {
     /// For a store that announces every revocation at once.
     pub fn new() -> Self {
-        Self { sessions: Sharded::default(), users: Sharded::default(), remote: None }
+        Self {
+            sessions: Sharded::default(),
+            owners: RandomState::new(),
+            users: Sharded::default(),
+            remote: None,
+        }
     }
 
     /// For a store that has to be heard over the network, from `now` on, under `policy`.
@@ -90,7 +105,8 @@ impl Revocations {
     /// Whether a token of `session`, begun at `began`, of our user `user` is dead. While nothing is revoked
     /// this reads two counters.
     pub fn is_revoked(&self, session: Option<SessionId>, began: Timestamp, user: &str) -> bool {
-        if session.is_some_and(|id| self.sessions.get(id.as_bytes()).is_some()) {
+        let ended = session.and_then(|id| self.sessions.get(id.as_bytes()));
+        if ended.is_some_and(|end| end.owner == ANYBODY || end.owner == self.owner(user)) {
             return true;
         }
         self.users.get(user).is_some_and(|UserCut { cut, .. }| match session {
@@ -102,8 +118,15 @@ impl Revocations {
     /// Forgets what is over at `now`; returns how many entries went.
     pub fn sweep(&self, now: Timestamp) -> usize {
         let now = now.seconds();
-        self.sessions.retain(|until| i64::from(*until) >= now)
+        self.sessions.retain(|session| i64::from(session.until) >= now)
             + self.users.retain(|user| i64::from(user.until) >= now)
+    }
+
+    fn owner(&self, user: &str) -> u32 {
+        if user.is_empty() {
+            return ANYBODY;
+        }
+        (self.owners.hash_one(user) as u32).max(1)
     }
 
     /// Sessions and users held.
@@ -117,9 +140,16 @@ impl Revocations {
 }
 
 impl RevocationSink for Revocations {
-    fn session(&self, session: SessionId, until: Timestamp) {
-        let until = seconds_up(until);
-        self.sessions.update(*session.as_bytes(), |known| known.map_or(until, |known| until.max(*known)));
+    fn session(&self, user: &str, session: SessionId, until: Timestamp) {
+        let end = SessionEnd { owner: self.owner(user), until: seconds_up(until) };
+        self.sessions.update(*session.as_bytes(), |known| match known {
+            Some(known) => SessionEnd {
+                // Two who claim one session: what is revoked must stay so, whoever was right.
+                owner: if known.owner == end.owner { end.owner } else { ANYBODY },
+                until: end.until.max(known.until),
+            },
+            None => end,
+        });
     }
 
     fn user(&self, user: &str, cut: SessionsCut, until: Timestamp) {
@@ -240,9 +270,12 @@ mod tests {
         let revocations = Revocations::new();
         let (dead, alive) = (Uuid::now_v7(), Uuid::now_v7());
         assert!(!revocations.is_revoked(Some(dead), at(1), USER));
-        revocations.session(dead, Timestamp(100_001));
+        revocations.session(USER, dead, Timestamp(100_001));
         assert!(revocations.is_revoked(Some(dead), at(1), USER));
         assert!(!revocations.is_revoked(Some(alive), at(1), USER));
+        assert!(!revocations.is_revoked(Some(dead), at(1), "u2"), "nobody ends another's session");
+        revocations.session("u2", dead, at(1));
+        assert!(revocations.is_revoked(Some(dead), at(1), USER), "nobody revives another's session");
         assert_eq!(revocations.sweep(at(101)), 0, "100.001 s is not over at 101 s sharp");
         assert_eq!(revocations.sweep(at(102)), 1);
         assert!(!revocations.is_revoked(Some(dead), at(1), USER));
@@ -283,8 +316,8 @@ mod tests {
     fn a_shorter_end_does_not_shorten_a_longer_one() {
         let revocations = Revocations::new();
         let session = Uuid::now_v7();
-        revocations.session(session, at(100));
-        revocations.session(session, at(50));
+        revocations.session(USER, session, at(100));
+        revocations.session(USER, session, at(50));
         assert_eq!((revocations.len(), revocations.sweep(at(80))), (1, 0));
     }
 
@@ -312,7 +345,7 @@ mod tests {
     fn a_million_sessions_fit_in_64_mib() {
         let revocations = Revocations::new();
         for i in 0..1_000_000_u128 {
-            revocations.session(Uuid::from_u128(i << 64 | i), at(100));
+            revocations.session(USER, Uuid::from_u128(i << 64 | i), at(100));
         }
         assert_eq!(revocations.len(), 1_000_000);
         let bytes = revocations.sessions.table_bytes();

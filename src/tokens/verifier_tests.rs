@@ -234,7 +234,7 @@ fn a_recheck_notices_expiry_revocation_and_removed_keys() {
     let fresh = parts.verifier.verify(&parts.token_of(session, NOW), NOW).unwrap();
     assert_eq!(parts.verifier.recheck(&fresh, NOW), Ok(()));
 
-    parts.revocations.session(session, later(3630));
+    parts.revocations.session("u1", session, later(3630));
     assert_eq!(parts.verifier.recheck(&fresh, NOW), Err(Rejection::Revoked));
     assert_eq!(parts.verifier.verify(&parts.token_of(session, NOW), NOW).unwrap_err(), Rejection::Revoked);
 }

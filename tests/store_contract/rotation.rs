@@ -57,7 +57,10 @@ pub async fn one_millisecond_after_the_grace_it_is_reuse(on: &dyn Deployment) {
     rotate(&gateway, &family, 1, t0).await;
     let late = t0.plus(policy().grace).plus(MS);
     assert_eq!(rotate(&gateway, &family, 1, late).await, Rotation::Reuse);
-    assert_eq!(gateway.heard.sessions(), [(family.id, late.plus(policy().access_lifetime))]);
+    assert_eq!(
+        gateway.heard.sessions(),
+        [(family.user.clone(), family.id, late.plus(policy().access_lifetime))]
+    );
     assert_eq!(stored(&gateway, &family, late).await, None);
 }
 
@@ -95,7 +98,10 @@ pub async fn a_generation_from_the_future_means_lost_history(on: &dyn Deployment
         let family = opened(&gateway, t0).await;
         assert_eq!(rotate(&gateway, &family, presented, t0).await, Rotation::LostHistory, "{presented}");
         assert_eq!(rotate(&gateway, &family, 1, t0).await, Rotation::Dead);
-        assert_eq!(gateway.heard.sessions().pop(), Some((family.id, t0.plus(policy().access_lifetime))));
+        assert_eq!(
+            gateway.heard.sessions().pop(),
+            Some((family.user.clone(), family.id, t0.plus(policy().access_lifetime)))
+        );
     }
 }
 

@@ -28,13 +28,13 @@ pub struct Gateway {
 /// A revocation sink that remembers what it was told.
 #[derive(Default)]
 pub struct Heard {
-    pub sessions: Mutex<Vec<(SessionId, Timestamp)>>,
+    pub sessions: Mutex<Vec<(String, SessionId, Timestamp)>>,
     pub users: Mutex<Vec<(String, SessionsCut, Timestamp)>>,
 }
 
 impl RevocationSink for Heard {
-    fn session(&self, session: SessionId, until: Timestamp) {
-        self.sessions.lock().unwrap().push((session, until));
+    fn session(&self, user: &str, session: SessionId, until: Timestamp) {
+        self.sessions.lock().unwrap().push((user.to_owned(), session, until));
     }
 
     fn user(&self, user: &str, cut: SessionsCut, until: Timestamp) {
@@ -45,7 +45,7 @@ impl RevocationSink for Heard {
 }
 
 impl Heard {
-    pub fn sessions(&self) -> Vec<(SessionId, Timestamp)> {
+    pub fn sessions(&self) -> Vec<(String, SessionId, Timestamp)> {
         self.sessions.lock().unwrap().clone()
     }
 

@@ -1,7 +1,7 @@
-//! Tokens, users, sessions, passwords, throttle, mail and identity headers.
+//! Tokens, passwords, throttle, mail and identity headers.
 
 use super::super::file::{self, Section, Written};
-use super::super::{Algorithm, Identity, Mail, Passwords, SessionStore, Tokens, UserStore};
+use super::super::{Algorithm, Identity, Mail, Passwords, Tokens};
 use super::server::or_cores;
 use super::{Check, headers, urls};
 use crate::store::ThrottlePolicy;
@@ -57,25 +57,6 @@ impl Check<'_> {
             self.error(&written.span, "not an audience").help("write text without spaces: \"api\"");
         }
         written.value.clone()
-    }
-
-    pub(super) fn users(&mut self, written: &file::Users) -> UserStore {
-        let store = self.word("store", &written.store, &["embedded"], &["mongodb"]);
-        // Beside a store of a later version its keys need no complaint of their own.
-        for (key, later) in [("uri", &written.uri), ("database", &written.database)] {
-            if let Some(later) = later.as_ref().filter(|_| store.is_some()) {
-                self.later(later, key, "the embedded store needs no address; remove it");
-            }
-        }
-        UserStore::Embedded
-    }
-
-    pub(super) fn sessions(&mut self, written: &file::Sessions) -> SessionStore {
-        let store = self.word("store", &written.store, &["embedded"], &["redis"]);
-        if let Some(later) = written.url.as_ref().filter(|_| store.is_some()) {
-            self.later(later, "url", "the embedded store needs no address; remove it");
-        }
-        SessionStore::Embedded
     }
 
     pub(super) fn mail(&mut self, written: &file::Mail) -> Mail {

@@ -5,12 +5,16 @@
 //! when there was any error. Messages never repeat a value, since it may have come out of `${VAR}`; the line
 //! they are shown with says what was written.
 
+mod address;
 mod endpoints;
 mod headers;
 mod identity;
 mod issuers;
+mod mongodb_uri;
+mod redis_url;
 mod routes;
 mod server;
+mod stores;
 mod tls;
 mod upstreams;
 mod urls;
@@ -56,17 +60,18 @@ impl Check<'_> {
         let identity = self.identity(&file.identity);
         let endpoints = self.endpoints(&file.endpoints);
         let upstreams = self.upstreams(&file.upstreams);
+        let (users, sessions) = self.stores(&file.users, &file.sessions);
         Config {
             log: self.log(&file.log),
             issuers: self.issuers(&file.issuers, &tokens.issuer),
-            users: self.users(&file.users),
-            sessions: self.sessions(&file.sessions),
             passwords: self.passwords(&file.passwords),
             throttle: self.throttle(&file.throttle),
             mail: self.mail(&file.mail),
             routes: self.routes(&file.routes, file, &identity, &endpoints),
             server,
             tokens,
+            users,
+            sessions,
             identity,
             endpoints,
             upstreams,

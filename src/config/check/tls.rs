@@ -39,7 +39,11 @@ impl Check<'_> {
         Some(Tls { cert: self.path_of_file(cert), key: self.path_of_file(key) })
     }
 
-    fn chain(&mut self, written: &Written<String>, pem: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
+    pub(super) fn chain(
+        &mut self,
+        written: &Written<String>,
+        pem: &[u8],
+    ) -> Option<Vec<CertificateDer<'static>>> {
         let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
         match chain {
             Ok(chain) if !chain.is_empty() => Some(chain),
@@ -60,7 +64,7 @@ impl Check<'_> {
         None
     }
 
-    fn pem(&mut self, written: &Written<String>) -> Option<Vec<u8>> {
+    pub(super) fn pem(&mut self, written: &Written<String>) -> Option<Vec<u8>> {
         match read_small(&self.path_of_file(written)) {
             Ok(bytes) => Some(bytes),
             Err(cause) => {

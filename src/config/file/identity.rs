@@ -1,4 +1,4 @@
-//! Keys about who somebody is: tokens, issuers, users, passwords, endpoints, identity headers.
+//! Keys about who somebody is: tokens, issuers, passwords, mail, endpoints, identity headers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -133,43 +133,6 @@ impl<'de> Deserialize<'de> for OneOrMany {
             }
         }
         deserializer.deserialize_any(StringOrArray)
-    }
-}
-
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(in crate::config) struct Users {
-    /// `embedded`: SQLite in `server.data_dir`.
-    #[schemars(extend("enum" = ["embedded"]))]
-    pub store: Written<String>,
-    #[schemars(skip)]
-    #[serde(skip_serializing)]
-    pub uri: Option<Later>,
-    #[schemars(skip)]
-    #[serde(skip_serializing)]
-    pub database: Option<Later>,
-}
-
-impl Default for Users {
-    fn default() -> Self {
-        Self { store: "embedded".into(), uri: None, database: None }
-    }
-}
-
-#[derive(Debug, Deserialize, Serialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(in crate::config) struct Sessions {
-    /// `embedded`: SQLite in `server.data_dir`.
-    #[schemars(extend("enum" = ["embedded"]))]
-    pub store: Written<String>,
-    #[schemars(skip)]
-    #[serde(skip_serializing)]
-    pub url: Option<Later>,
-}
-
-impl Default for Sessions {
-    fn default() -> Self {
-        Self { store: "embedded".into(), url: None }
     }
 }
 

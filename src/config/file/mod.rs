@@ -5,6 +5,7 @@
 //! editors show while somebody types; they reach them through the JSON Schema.
 
 mod identity;
+mod stores;
 mod traffic;
 mod written;
 
@@ -13,16 +14,28 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(super) use identity::{
-    Endpoints, Identity, Issuer, Mail, OneOrMany, Passwords, Sessions, Throttle, Tokens, Users,
-};
+pub(super) use identity::{Endpoints, Identity, Issuer, Mail, OneOrMany, Passwords, Throttle, Tokens};
+pub(super) use stores::{Fields, Sessions, Users};
 pub(super) use traffic::{HeaderEdits, Redirect, Respond, Route, Upstream};
 pub(super) use written::{Later, Listen, ListenTable, Section, Span, Written};
 
 /// Keys that are known, and refused until a later version has what they ask for: an ignored `cors` or
-/// `health` would be a lie. No one is told to write them.
-pub(super) const LATER_KEYS: [&str; 9] =
-    ["file_stores", "files", "cors", "health", "uri", "database", "url", "from", "api_key"];
+/// `health` would be a lie. No one is told to write them. Each with the outermost table it belongs to.
+const LATER_KEYS: [(&str, &str); 7] = [
+    ("", "file_stores"),
+    ("routes", "files"),
+    ("routes", "cors"),
+    ("upstreams", "health"),
+    ("mail", "from"),
+    ("mail", "api_key"),
+    ("mail", "url"),
+];
+
+/// Whether `key` of `table`, a dotted name, is one of a later version.
+pub(super) fn is_later(table: &str, key: &str) -> bool {
+    let outermost = table.split('.').next().unwrap_or_default();
+    LATER_KEYS.contains(&(outermost, key))
+}
 
 /// The configuration of the Portcullis gateway, usually `gateway.toml`.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]

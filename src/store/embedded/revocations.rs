@@ -8,12 +8,18 @@ use super::columns::{session_id, timestamp};
 use crate::clock::Timestamp;
 use crate::store::{RevocationSink, SessionId, SessionsCut};
 
-/// Records that `session`'s access tokens are dead until `until`, unless that is on record already.
-pub fn revoke_session(connection: &Connection, session: SessionId, until: Timestamp) -> rusqlite::Result<()> {
+/// Records that the access tokens of `user`'s `session` are dead until `until`. Once is enough: none is made for
+/// a session after its end, so whoever repeats himself does not fill the store.
+pub fn revoke_session(
+    connection: &Connection,
+    user: &str,
+    session: SessionId,
+    until: Timestamp,
+) -> rusqlite::Result<()> {
     connection.execute(
-        "INSERT INTO revocations (session, until) SELECT ?1, ?2
-         WHERE NOT EXISTS (SELECT 1 FROM revocations WHERE session = ?1 AND until >= ?2)",
-        params![session.as_bytes(), until.0],
+        "INSERT INTO revocations (user, session, until) SELECT ?1, ?2, ?3
+         WHERE NOT EXISTS (SELECT 1 FROM revocations WHERE session = ?2 AND user = ?1)",
+        params![user, session.as_bytes(), until.0],
     )?;
     Ok(())
 }
@@ -39,7 +45,7 @@ pub fn is_cut_off(
     began: Timestamp,
 ) -> rusqlite::Result<bool> {
     connection.query_row(
-        "SELECT EXISTS (SELECT 1 FROM revocations WHERE user = ?1 AND cut_at >= ?2 AND keep IS NOT ?3)",
+        "SELECT EXISTS (SELECT 1 FROM revocations WHERE user = ?1 AND cut_at IS NOT NULL AND cut_at >= ?2 AND keep IS NOT ?3)",
         params![user, began.0, id.as_bytes()],
         |row| row.get(0),
     )
@@ -84,11 +90,11 @@ impl Announcer {
     }
 
     fn pass_on(&self, row: &Row<'_>, until: Timestamp) -> rusqlite::Result<()> {
+        let user: String = row.get("user")?;
         if let Some(session) = session_id(row, "session")? {
-            self.sink.session(session, until);
+            self.sink.session(&user, session, until);
             return Ok(());
         }
-        let user: String = row.get("user")?;
         let cut = SessionsCut { at: timestamp(row, "cut_at")?, keep: session_id(row, "keep")? };
         self.sink.user(&user, cut, until);
         Ok(())

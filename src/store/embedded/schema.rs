@@ -16,7 +16,7 @@ use rusqlite::{Connection, ErrorCode, TransactionBehavior};
 const BUSY_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// One script a version, oldest first; never edited once released, only added to.
-const MIGRATIONS: [&str; 1] = [include_str!("schema_1.sql")];
+const MIGRATIONS: [&str; 2] = [include_str!("schema_1.sql"), include_str!("schema_2.sql")];
 
 /// Why the embedded store could not be opened, and what to do about it.
 #[derive(Debug, thiserror::Error)]

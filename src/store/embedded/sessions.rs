@@ -47,7 +47,7 @@ impl Sessions for Embedded {
                 }
                 Rotation::Reuse | Rotation::LostHistory => {
                     update(connection, &Family { state: FamilyState::Revoked, ..kept })?;
-                    revoke_session(connection, family, now.plus(policy.access_lifetime))?;
+                    revoke_session(connection, &user, family, now.plus(policy.access_lifetime))?;
                 }
                 Rotation::Replay { .. } | Rotation::Dead | Rotation::Unknown => {}
             }
@@ -70,7 +70,7 @@ impl Sessions for Embedded {
                 return Ok(false);
             }
             connection.execute("DELETE FROM families WHERE id = ?1", [family.as_bytes()])?;
-            revoke_session(connection, family, now.plus(policy.access_lifetime))?;
+            revoke_session(connection, &user, family, now.plus(policy.access_lifetime))?;
             Ok(kept.is_some())
         })
         .await

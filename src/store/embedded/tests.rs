@@ -60,13 +60,32 @@ fn any_number_of_processes_may_open_a_new_file_at_once() {
 }
 
 #[test]
+fn a_file_of_the_first_schema_keeps_its_revocations() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("portcullis.db");
+    let old = Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("schema_1.sql")).unwrap();
+    old.pragma_update(None, "user_version", 1).unwrap();
+    let (ended, until) = (uuid::Uuid::now_v7(), Timestamp::now().0 + 60_000);
+    old.execute("INSERT INTO revocations (session, until) VALUES (?1, ?2)", (ended.as_bytes(), until))
+        .unwrap();
+    old.execute("INSERT INTO revocations (user, cut_at, until) VALUES ('u2', 5000, ?1)", [until]).unwrap();
+    drop(old);
+
+    let revocations = Arc::new(crate::tokens::Revocations::new());
+    let _store = Embedded::open(folder.path(), revocations.clone()).unwrap();
+    assert!(revocations.is_revoked(Some(ended), Timestamp(1), "whoever"));
+    assert!(revocations.is_revoked(None, Timestamp(5000), "u2"));
+}
+
+#[test]
 fn a_newer_schema_a_foreign_file_and_a_damaged_one_are_refused_with_a_remedy() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("portcullis.db");
     drop(store(&folder));
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 99).unwrap();
     assert!(
-        refusal(folder.path()).contains("version 99, this program knows versions up to 1; run the newer")
+        refusal(folder.path()).contains("version 99, this program knows versions up to 2; run the newer")
     );
     Connection::open(&path).unwrap().pragma_update(None, "user_version", -1).unwrap();
     assert!(refusal(folder.path()).contains("version -1"));

@@ -82,7 +82,7 @@ impl Form {
     pub fn encode(&self, user: &User) -> Option<Document> {
         let mut document = Self::by_id(&self.id(&user.id)?);
         let fields = &self.fields;
-        let mut put = |path: &str, value: Bson| put(&mut document, path, value);
+        let mut put = |field: &str, value: Bson| drop(document.insert(field, value));
         put(&fields.email, Bson::String(user.email.as_str().to_owned()));
         put(&fields.password, Bson::String(user.password_hash.clone()));
         if let Some(name) = &user.name {
@@ -142,7 +142,7 @@ impl Form {
 
     pub fn decode(&self, document: &RawDocument) -> Result<User, Unusable> {
         let fields = &self.fields;
-        let id = document.get("_id").ok().flatten();
+        let id = get(document, "_id");
         let email = get(document, &fields.email).and_then(RawBsonRef::as_str);
         Ok(User {
             id: self.user_id(id)?,
@@ -163,42 +163,8 @@ impl Form {
     }
 }
 
-/// Whether two of `fields`, or one and `_id` or a field of our own, are the same or one within the other.
-pub fn overlap(fields: &UserFields) -> Option<(&str, &str)> {
-    let UserFields { email, password, name, roles, scopes, disabled, created_at } = fields;
-    let named = [email, password, name, roles, scopes, disabled, created_at].map(String::as_str);
-    let within = |outer: &str, inner: &str| {
-        inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    let mut seen: Vec<&str> = vec!["_id", CUT_AT, CUT_KEEP];
-    for field in named {
-        if let Some(other) = seen.iter().find(|other| within(other, field) || within(field, other)) {
-            return Some((other, field));
-        }
-        seen.push(field);
-    }
-    None
-}
-
-/// The value at a path whose steps are divided by dots.
-fn get<'a>(document: &'a RawDocument, path: &str) -> Option<RawBsonRef<'a>> {
-    match path.split_once('.') {
-        None => document.get(path).ok().flatten(),
-        Some((first, rest)) => get(document.get(first).ok().flatten()?.as_document()?, rest),
-    }
-}
-
-fn put(document: &mut Document, path: &str, value: Bson) {
-    let Some((first, rest)) = path.split_once('.') else {
-        document.insert(path, value);
-        return;
-    };
-    if !matches!(document.get(first), Some(Bson::Document(_))) {
-        document.insert(first, Document::new());
-    }
-    if let Ok(inner) = document.get_document_mut(first) {
-        put(inner, rest, value);
-    }
+fn get<'a>(document: &'a RawDocument, field: &str) -> Option<RawBsonRef<'a>> {
+    document.get(field).ok().flatten()
 }
 
 fn strings(list: &[String]) -> Bson {

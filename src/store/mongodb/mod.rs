@@ -48,14 +48,8 @@ impl MongoDbUsers {
     /// The store may be called from other runtimes, and works as long as this one.
     ///
     /// # Errors
-    /// Only for a connection string or a mapping of fields that can never be used.
+    /// Only for a connection string that can never be used.
     pub async fn open(settings: &MongoDbSettings) -> Result<Arc<Self>, OpenError> {
-        if let Some((one, other)) = document::overlap(&settings.fields) {
-            return Err(OpenError {
-                cause: format!("the fields `{one}` and `{other}` of a user would be kept in one place"),
-                remedy: "give each its own name in users.mongodb.fields",
-            });
-        }
         let silent = Arc::new(Silent::default());
         let client = if connect::needs_dns(&settings.uri)? {
             None
@@ -64,7 +58,7 @@ impl MongoDbUsers {
             Some(client.map_err(|error| connect::unusable(&settings.uri, &error))?)
         };
         let form = Arc::new(Form { id: settings.id, fields: settings.fields.clone() });
-        let decoy = decoy(&form)?;
+        let decoy = decoy(&form).unwrap_or_default();
         let (progress, told) = watch::channel(Progress::Preparing);
         let preparation =
             Preparation { settings: settings.clone(), form: form.clone(), silent: silent.clone(), client };
@@ -107,18 +101,14 @@ impl Drop for MongoDbUsers {
 }
 
 /// A document as most are.
-fn decoy(form: &Form) -> Result<RawDocumentBuf, OpenError> {
-    let no_document = || OpenError {
-        cause: "no document can be made with these fields".into(),
-        remedy: "give them plain names in users.mongodb.fields",
-    };
+fn decoy(form: &Form) -> Option<RawDocumentBuf> {
     let id = match form.id {
         IdType::String => "00000000-0000-7000-8000-000000000000",
         IdType::ObjectId => "000000000000000000000000",
     };
     let nobody = User {
         id: id.into(),
-        email: Email::parse("nobody@example.com").ok_or_else(no_document)?,
+        email: Email::parse("nobody@example.com")?,
         name: Some("Nobody Nowhere".into()),
         roles: vec!["user".into()],
         scopes: vec![],
@@ -127,8 +117,7 @@ fn decoy(form: &Form) -> Result<RawDocumentBuf, OpenError> {
         created_at: Timestamp(0),
         sessions_cut: None,
     };
-    let document = form.encode(&nobody).ok_or_else(no_document)?;
-    RawDocumentBuf::try_from(&document).map_err(|_| no_document())
+    RawDocumentBuf::try_from(&form.encode(&nobody)?).ok()
 }
 
 fn unavailable(cause: impl Into<String>) -> Unavailable {

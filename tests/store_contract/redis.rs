@@ -1,0 +1,53 @@
+//! The Redis store: its deployment for the suite, and what holds for a server only.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use portcullis::store::embedded::Embedded;
+use portcullis::store::redis::{Clock, Redis};
+use portcullis::store::settings::{RedisSettings, Topology};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use crate::servers::shared_redis;
+use crate::support::{Deployment, Gateway, Heard, MS};
+
+/// Sessions and throttles under a prefix of their own in the Redis all cases share; users in a file.
+pub struct OneServer {
+    folder: TempDir,
+    settings: RedisSettings,
+}
+
+impl OneServer {
+    pub fn new() -> Self {
+        let prefix = format!("test-{}", Uuid::new_v4().simple());
+        Self { folder: tempfile::tempdir().unwrap(), settings: settings(shared_redis(), &prefix) }
+    }
+}
+
+pub fn settings(port: u16, prefix: &str) -> RedisSettings {
+    RedisSettings {
+        topology: Topology::Single,
+        servers: vec![("127.0.0.1".into(), port)],
+        tls: false,
+        ca: None,
+        username: None,
+        password: None,
+        sentinel_password: None,
+        database: 0,
+        prefix: prefix.into(),
+        // Long enough for a loaded machine: the cases here are not about time limits.
+        timeout: 5_000 * MS,
+    }
+}
+
+#[async_trait]
+impl Deployment for OneServer {
+    async fn gateway(&self) -> Gateway {
+        let heard = Arc::new(Heard::default());
+        let store = Redis::open(&self.settings, heard.clone(), Clock::Caller).unwrap();
+        store.caught_up().await;
+        let users = Embedded::open(self.folder.path(), Arc::new(())).unwrap();
+        Gateway { users, sessions: store.clone(), throttle: store, heard }
+    }
+}
