@@ -17,6 +17,14 @@ use parking_lot::Mutex;
 use super::fault;
 use crate::store::settings::Secret;
 
+/// Connections to one server unless `maxPoolSize` says otherwise; each carries one call at a time.
+const CONNECTIONS: u32 = 20;
+const MOST_CONNECTIONS: u32 = 1000;
+
+/// How often a server is asked how it is, unless `heartbeatFrequencyMS` says otherwise. One that does not answer is
+/// left, and the calls that hang on it are ended: the driver's ten seconds would be the length of every outage.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+
 /// Why the store cannot be used, whatever the state of its servers, and what to do about it. Shows no credentials.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use the MongoDB of `users.uri`: {cause}; {remedy}")]
@@ -73,10 +81,29 @@ pub fn below(timeout: Duration) -> Duration {
     timeout * 3 / 4
 }
 
-/// Whether the hosts are to be asked of the DNS, which may be down as any server may.
-pub fn needs_dns(uri: &Secret) -> Result<bool, OpenError> {
+/// What can be told of a connection string without asking anybody.
+pub struct Address {
+    /// The servers are listed in the DNS, which may be down as any server may.
+    pub in_dns: bool,
+    /// Connections to one server, at most.
+    pub connections: u32,
+}
+
+pub fn address(uri: &Secret) -> Result<Address, OpenError> {
     let parsed = ConnectionString::parse(uri.expose()).map_err(|error| unusable(uri, &error))?;
-    Ok(matches!(parsed.host_info, HostInfo::DnsRecord(_)))
+    Ok(Address {
+        in_dns: matches!(parsed.host_info, HostInfo::DnsRecord(_)),
+        connections: connections(parsed.max_pool_size),
+    })
+}
+
+/// 0 stands for any number in a connection string.
+fn connections(asked: Option<u32>) -> u32 {
+    match asked {
+        None => CONNECTIONS,
+        Some(0) => MOST_CONNECTIONS,
+        Some(asked) => asked.min(MOST_CONNECTIONS),
+    }
 }
 
 /// A client of the deployment; its tasks run in the runtime of the caller. Waits for DNS, for no server.
@@ -95,6 +122,9 @@ fn bound(options: &mut ClientOptions, timeout: Duration) {
     let at_most = |asked: Option<Duration>| asked.filter(|d| !d.is_zero()).map_or(limit, |d| d.min(limit));
     options.server_selection_timeout = Some(at_most(options.server_selection_timeout));
     options.connect_timeout = Some(at_most(options.connect_timeout));
+
+    options.max_pool_size = Some(connections(options.max_pool_size));
+    options.heartbeat_freq.get_or_insert(HEARTBEAT);
 
     let mut passed_over = vec![];
     let written = options.write_concern.take();

@@ -8,6 +8,7 @@
 //! as well are used. Absent: transactions (a change of a user is one document), change streams, sharding by anything
 //! but what the operator chooses.
 
+mod calls;
 mod connect;
 mod document;
 mod fault;
@@ -15,7 +16,7 @@ mod prepare;
 mod users;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mongodb::bson::raw::RawDocumentBuf;
 use mongodb::error::Error;
@@ -24,12 +25,15 @@ use tokio::task::AbortHandle;
 
 pub use connect::OpenError;
 
-use self::connect::Silent;
+use self::calls::{Calls, Failure};
+use self::connect::{Address, Silent};
 use self::document::Form;
 use self::prepare::{Preparation, Progress};
 use crate::clock::Timestamp;
 use crate::store::settings::{IdType, MongoDbSettings};
 use crate::store::{Email, Result, Unavailable, User};
+
+const ENDED: &str = "the runtime it was opened in has ended";
 
 type Collection = mongodb::Collection<RawDocumentBuf>;
 
@@ -39,6 +43,7 @@ pub struct MongoDbUsers {
     progress: watch::Receiver<Progress>,
     preparation: AbortHandle,
     silent: Arc<Silent>,
+    calls: Calls,
     /// What is decoded where there is no document.
     decoy: RawDocumentBuf,
 }
@@ -51,40 +56,57 @@ impl MongoDbUsers {
     /// Only for a connection string that can never be used.
     pub async fn open(settings: &MongoDbSettings) -> Result<Arc<Self>, OpenError> {
         let silent = Arc::new(Silent::default());
-        let client = if connect::needs_dns(&settings.uri)? {
+        let Address { in_dns, connections } = connect::address(&settings.uri)?;
+        let client = if in_dns {
             None
         } else {
             let client = connect::client(&settings.uri, settings.timeout, silent.clone()).await;
             Some(client.map_err(|error| connect::unusable(&settings.uri, &error))?)
         };
         let form = Arc::new(Form { id: settings.id, fields: settings.fields.clone() });
+        let calls = Calls::new(connections as usize);
         let decoy = decoy(&form).unwrap_or_default();
         let (progress, told) = watch::channel(Progress::Preparing);
-        let preparation =
-            Preparation { settings: settings.clone(), form: form.clone(), silent: silent.clone(), client };
+        let preparation = Preparation {
+            settings: settings.clone(),
+            form: form.clone(),
+            silent: silent.clone(),
+            calls: calls.clone(),
+            client,
+        };
         let preparation = tokio::spawn(preparation.run(progress)).abort_handle();
-        Ok(Arc::new(Self { form, timeout: settings.timeout, progress: told, preparation, silent, decoy }))
+        Ok(Arc::new(Self {
+            form,
+            timeout: settings.timeout,
+            progress: told,
+            preparation,
+            silent,
+            calls,
+            decoy,
+        }))
     }
 
     /// Runs `work` on the collection, once that is prepared. No call takes longer than the timeout in total.
     async fn call<T, F>(&self, work: impl FnOnce(Collection) -> F) -> Result<T>
     where
-        F: Future<Output = Result<T, Error>>,
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
     {
-        let whole = async {
-            let users = self.prepared().await?;
-            work(users).await.map_err(|error| unavailable(self.silent.describe(&error)))
-        };
-        match tokio::time::timeout(self.timeout, whole).await {
-            Ok(answer) => answer,
-            Err(_) => Err(unavailable(format!("no answer within {:?}", self.timeout))),
-        }
+        let late = || unavailable(format!("no answer within {:?}", self.timeout));
+        let end = Instant::now() + self.timeout;
+        let users = tokio::time::timeout_at(end.into(), self.prepared()).await.map_err(|_| late())??;
+        let left = end.saturating_duration_since(Instant::now());
+        self.calls.run(left, work(users)).await.map_err(|failure| match failure {
+            Failure::Driver(error) => unavailable(self.silent.describe(&error)),
+            Failure::Late(_) => late(),
+            Failure::Ended => unavailable(ENDED),
+        })
     }
 
     /// Waits for the first attempt; a later one goes on beside the callers, who hear at once why the last one failed.
     async fn prepared(&self) -> Result<Collection> {
         let mut progress = self.progress.clone();
-        let ended = |_| unavailable("the runtime it was opened in has ended");
+        let ended = |_| unavailable(ENDED);
         let known = progress.wait_for(|p| !matches!(p, Progress::Preparing)).await.map_err(ended)?;
         match &*known {
             Progress::Ready(users) => Ok(users.clone()),

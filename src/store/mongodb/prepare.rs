@@ -15,6 +15,7 @@ use mongodb::{Client, Database, IndexModel};
 use tokio::sync::watch;
 
 use super::Collection;
+use super::calls::{Calls, Failure};
 use super::connect::{self, Silent};
 use super::document::Form;
 use super::fault;
@@ -59,6 +60,7 @@ pub struct Preparation {
     pub settings: MongoDbSettings,
     pub form: Arc<Form>,
     pub silent: Arc<Silent>,
+    pub calls: Calls,
     /// `None` until the DNS has named the servers.
     pub client: Option<Client>,
 }
@@ -95,17 +97,17 @@ impl Preparation {
         let client = match &self.client {
             Some(client) => client,
             None => {
-                let client = connect::client(&self.settings.uri, self.settings.timeout, self.silent.clone());
-                self.client.insert(self.within(self.settings.timeout, client).await?)
+                let (uri, timeout, silent) =
+                    (self.settings.uri.clone(), self.settings.timeout, self.silent.clone());
+                let client = self.step(async move { connect::client(&uri, timeout, silent).await }).await?;
+                self.client.insert(client)
             }
         };
         let database = client.database(&self.settings.database);
         let users: Collection = database.collection(&self.settings.collection);
         let recorded = self.version(&database).await?;
         self.same_ids(&users).await?;
-        if !self.has_unique_index(&database).await? {
-            self.make_index(&users).await?;
-        }
+        self.unique_addresses(&database, &users).await?;
         if !recorded {
             self.record(&database).await?;
         }
@@ -116,8 +118,8 @@ impl Preparation {
     async fn version(&self, database: &Database) -> Result<bool, Setback> {
         let schema = database.collection::<Document>(SCHEMA);
         let filter = doc! { "_id": &self.settings.collection };
-        let find = async { schema.find_one(filter).await };
-        let Some(record) = self.within(self.settings.timeout, find).await? else { return Ok(false) };
+        let record = self.step(async move { schema.find_one(filter).await }).await?;
+        let Some(record) = record else { return Ok(false) };
         let version = record.get("version").and_then(Bson::as_i32);
         if version.is_some_and(|version| (1..=VERSION).contains(&version)) {
             return Ok(true);
@@ -132,20 +134,21 @@ impl Preparation {
     async fn record(&self, database: &Database) -> Result<(), Setback> {
         let schema = database.collection::<Document>(SCHEMA);
         let record = doc! { "_id": &self.settings.collection, "version": VERSION };
-        let insert = async {
+        self.step(async move {
             match schema.insert_one(record).await {
                 // Another gateway was faster.
                 Err(error) if fault::is_duplicate(&error) => Ok(()),
                 done => done.map(drop),
             }
-        };
-        self.within(self.settings.timeout, insert).await
+        })
+        .await
     }
 
     /// A wrong `users.mongodb.id` would make every account invisible, and each address free to be registered again.
     async fn same_ids(&self, users: &Collection) -> Result<(), Setback> {
-        let any = async { users.find_one(doc! {}).projection(doc! { "_id": 1 }).await };
-        let Some(document) = self.within(self.settings.timeout, any).await? else { return Ok(()) };
+        let users = users.clone();
+        let any = async move { users.find_one(doc! {}).projection(doc! { "_id": 1 }).await };
+        let Some(document) = self.step(any).await? else { return Ok(()) };
         if self.form.user_id(document.get("_id").ok().flatten()).is_ok() {
             return Ok(());
         }
@@ -160,69 +163,58 @@ impl Preparation {
         Err(Setback::needs(cause, remedy))
     }
 
-    /// Whether addresses are unique already, by an index of whatever name. The driver's own type for an index fails
-    /// on kinds it does not know; an application may have made any.
-    async fn has_unique_index(&self, database: &Database) -> Result<bool, Setback> {
-        let list = async {
-            let mut found = false;
-            let mut indexes =
-                match database.run_cursor_command(doc! { "listIndexes": &self.settings.collection }).await {
-                    Err(error) if fault::code(&error) == Some(NAMESPACE_NOT_FOUND) => return Ok(false),
-                    indexes => indexes?,
-                };
-            while indexes.advance().await? {
-                found |= self.makes_unique(&indexes.deserialize_current()?);
-            }
-            Ok(found)
-        };
-        self.within(self.settings.timeout, list).await
-    }
-
-    /// A partial index leaves some documents out; one with a collation is not used by our queries.
-    fn makes_unique(&self, index: &Document) -> bool {
-        let unique = index.get("unique").is_some_and(|unique| match unique {
-            Bson::Boolean(unique) => *unique,
-            Bson::Int32(unique) => *unique != 0,
-            _ => false,
-        });
-        let key = index.get_document("key").ok();
-        let of_email = key.is_some_and(|key| key.len() == 1 && key.contains_key(&self.form.fields.email));
-        unique
-            && of_email
-            && !index.contains_key("partialFilterExpression")
-            && !index.contains_key("collation")
-    }
-
-    /// The name and options are those that mongoose gives to `unique: true`, so that neither refuses the other's.
-    async fn make_index(&self, users: &Collection) -> Result<(), Setback> {
+    /// Makes the index, or waits for the gateway that is making it; an equal one is good under any name. Name and
+    /// options are those that mongoose gives to `unique: true`, so that neither refuses the other's.
+    async fn unique_addresses(&self, database: &Database, users: &Collection) -> Result<(), Setback> {
         let index = IndexModel::builder()
             .keys(doc! { &self.form.fields.email: 1 })
             .options(IndexOptions::builder().unique(true).build())
             .build();
-        let create = async { users.create_index(index).await };
-        let error = match tokio::time::timeout(INDEX, create).await {
-            Ok(Ok(_)) => return Ok(()),
-            Ok(Err(error)) => error,
-            Err(_) => {
-                return Err(Setback {
-                    cause: "the index on addresses is under construction".into(),
-                    remedy: None,
-                });
+        let users = users.clone();
+        let made = self.calls.run(INDEX, async move { users.create_index(index).await }).await;
+        let refused = match made {
+            Ok(_) => None,
+            Err(Failure::Driver(error)) if fault::is_duplicate(&error) => {
+                return Err(Setback::needs(
+                    "several documents have the same e-mail address, or none",
+                    "keep one of each; docs/mongodb.md has the query that lists them, and the index for accounts \
+                     without address",
+                ));
             }
+            Err(Failure::Driver(error)) if fault::is_index_conflict(&error) => None,
+            // Without the right to make it: an operator may have.
+            Err(Failure::Driver(error)) if fault::is_refused_access(&error) => {
+                Some(self.setback(Failure::Driver(error)))
+            }
+            Err(failure) => return Err(self.setback(failure)),
         };
-        if fault::is_duplicate(&error) {
-            return Err(Setback::needs(
-                "several documents have the same e-mail address, or none",
-                "keep one of each; docs/mongodb.md has the query that lists them, and the index for accounts without address",
-            ));
+        if self.has_unique_index(database).await? {
+            return Ok(());
         }
-        if fault::is_index_conflict(&error) {
-            return Err(Setback::needs(
+        Err(refused.unwrap_or_else(|| {
+            Setback::needs(
                 "there is an index on the e-mail address that does not make it unique, or not for all",
                 "drop that index; a unique one is made in its place",
-            ));
-        }
-        Err(self.setback(&error))
+            )
+        }))
+    }
+
+    /// The driver's own type for an index fails on kinds it does not know; an application may have made any.
+    async fn has_unique_index(&self, database: &Database) -> Result<bool, Setback> {
+        let (database, list) = (database.clone(), doc! { "listIndexes": &self.settings.collection });
+        let email = self.form.fields.email.clone();
+        self.step(async move {
+            let mut indexes = match database.run_cursor_command(list).await {
+                Err(error) if fault::code(&error) == Some(NAMESPACE_NOT_FOUND) => return Ok(false),
+                indexes => indexes?,
+            };
+            let mut found = false;
+            while indexes.advance().await? {
+                found |= makes_unique(&indexes.deserialize_current()?, &email);
+            }
+            Ok(found)
+        })
+        .await
     }
 
     /// An address that is not in the one form we look for is an account nobody can log in to.
@@ -231,33 +223,52 @@ impl Preparation {
         let filter = doc! { &self.form.fields.email: odd };
         // Whichever server is idle: the count decides nothing.
         let preference = ReadPreference::SecondaryPreferred { options: None };
-        let count = users.count_documents(filter).max_time(COUNT).selection_criteria(preference.into());
-        match tokio::time::timeout(COUNT + self.settings.timeout, count).await {
-            Ok(Ok(0)) => {}
-            Ok(Ok(count)) => tracing::warn!(
+        let users = users.clone();
+        let count = async move {
+            users.count_documents(filter).max_time(COUNT).selection_criteria(preference.into()).await
+        };
+        match self.calls.run(COUNT + self.settings.timeout, count).await {
+            Ok(0) => {}
+            Ok(count) => tracing::warn!(
                 count,
                 collection = self.settings.collection,
                 "e-mail addresses with capitals or white space: nobody can log in with them; docs/mongodb.md says how to rewrite them"
             ),
-            Ok(Err(_)) | Err(_) => tracing::info!("too many addresses to look for capitals in them"),
+            Err(_) => tracing::info!("too many addresses to look for capitals in them"),
         }
     }
 
-    async fn within<T>(
+    async fn step<T: Send + 'static>(
         &self,
-        limit: Duration,
-        step: impl Future<Output = Result<T, Error>>,
+        step: impl Future<Output = Result<T, Error>> + Send + 'static,
     ) -> Result<T, Setback> {
-        match tokio::time::timeout(limit, step).await {
-            Ok(done) => done.map_err(|error| self.setback(&error)),
-            Err(_) => Err(Setback { cause: format!("no answer within {limit:?}"), remedy: None }),
-        }
+        self.calls.run(self.settings.timeout, step).await.map_err(|failure| self.setback(failure))
     }
 
-    fn setback(&self, error: &Error) -> Setback {
-        let remedy = fault::is_refused_access(error).then_some(
-            "give the user of `users.uri` the role readWrite on the database, and see that authSource is right",
-        );
-        Setback { cause: self.silent.describe(error), remedy }
+    fn setback(&self, failure: Failure) -> Setback {
+        let (cause, remedy) = match failure {
+            Failure::Driver(error) => {
+                let remedy = fault::is_refused_access(&error).then_some(
+                    "give the user of `users.uri` the role readWrite on the database, and see that authSource is right",
+                );
+                (self.silent.describe(&error), remedy)
+            }
+            Failure::Late(limit) => (format!("no answer within {limit:?}"), None),
+            Failure::Ended => ("its task has ended".into(), None),
+        };
+        Setback { cause, remedy }
     }
+}
+
+/// Whether `index` lets no address occur twice. A partial one leaves some documents out; one with a collation is not
+/// used by our queries.
+fn makes_unique(index: &Document, email: &str) -> bool {
+    let unique = match index.get("unique") {
+        Some(Bson::Boolean(unique)) => *unique,
+        Some(Bson::Int32(unique)) => *unique != 0,
+        _ => false,
+    };
+    let of_email = index.get_document("key").is_ok_and(|key| key.len() == 1 && key.contains_key(email));
+    let for_all = !index.contains_key("partialFilterExpression") && !index.contains_key("collation");
+    unique && of_email && for_all
 }

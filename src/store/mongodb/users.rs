@@ -37,13 +37,13 @@ impl Users for MongoDbUsers {
     async fn by_id(&self, id: &str) -> Result<Option<User>> {
         let Some(id) = self.form.id(id) else { return Ok(None) };
         let found = self.find_one(Form::by_id(&id)).await?;
-        Ok(found.and_then(|document| self.user(&document)))
+        Ok(found.and_then(|document| self.account(&document)))
     }
 
     async fn by_email(&self, email: &Email) -> Result<Option<User>> {
         let found = self.find_one(self.form.by_email(email)).await?;
         // A miss decodes a document like a hit does: at login the difference would tell who has an account.
-        let user = self.user(found.as_deref().unwrap_or(&self.decoy));
+        let user = self.account(found.as_deref().unwrap_or(&self.decoy));
         Ok(user.filter(|user| user.email == *email && found.is_some()))
     }
 
@@ -54,8 +54,7 @@ impl Users for MongoDbUsers {
             Some(after) => after,
             None => None,
         };
-        let projection = self.form.projection();
-        let time = connect::below(self.timeout);
+        let (form, time) = (self.form.clone(), connect::below(self.timeout));
         self.call(|users| async move {
             let mut after = after;
             let mut list = vec![];
@@ -67,7 +66,7 @@ impl Users for MongoDbUsers {
                     .find(filter)
                     .sort(doc! { "_id": 1 })
                     .limit(i64::try_from(page).unwrap_or(i64::MAX))
-                    .projection(projection.clone())
+                    .projection(form.projection())
                     .max_time(time)
                     .await?;
                 let (mut count, mut last) = (0, None);
@@ -75,7 +74,7 @@ impl Users for MongoDbUsers {
                     let document = documents.current();
                     count += 1;
                     last = document.get("_id").ok().flatten().and_then(|id| Bson::try_from(id).ok());
-                    list.extend(self.user(document));
+                    list.extend(account(&form, document));
                 }
                 if count < page || last.is_none() {
                     break;
@@ -107,7 +106,7 @@ impl Users for MongoDbUsers {
             })
             .await?
         };
-        Ok(changed.and_then(|document| self.user(&document)))
+        Ok(changed.and_then(|document| self.account(&document)))
     }
 
     async fn delete(&self, id: &str) -> Result<bool> {
@@ -125,17 +124,21 @@ impl MongoDbUsers {
             .await
     }
 
-    /// `None`, and a line in the log, for a document that is nobody's account.
-    fn user(&self, document: &RawDocument) -> Option<User> {
-        let unusable = match self.form.decode(document) {
-            Ok(user) => return Some(user),
-            Err(unusable) => unusable,
-        };
-        let id = document.get("_id").ok().flatten();
-        let id = id.and_then(|id| Bson::try_from(id).ok()).map_or_else(String::new, |id| id.to_string());
-        tracing::debug!(id, cause = %unusable, "a document of the users' collection is no account");
-        None
+    fn account(&self, document: &RawDocument) -> Option<User> {
+        account(&self.form, document)
     }
+}
+
+/// `None`, and a line in the log, for a document that is nobody's account.
+fn account(form: &Form, document: &RawDocument) -> Option<User> {
+    let unusable = match form.decode(document) {
+        Ok(user) => return Some(user),
+        Err(unusable) => unusable,
+    };
+    let id = document.get("_id").ok().flatten();
+    let id = id.and_then(|id| Bson::try_from(id).ok()).map_or_else(String::new, |id| id.to_string());
+    tracing::debug!(id, cause = %unusable, "a document of the users' collection is no account");
+    None
 }
 
 /// The outer error is the store's, the inner one the caller's.
