@@ -5,6 +5,7 @@
 //! guesses (invariant 9).
 
 pub mod embedded;
+pub mod mongodb;
 pub mod redis;
 pub mod rotation;
 pub mod settings;
