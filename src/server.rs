@@ -193,7 +193,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     let _inside = runtime.enter();
 
     let tokens = token_parts(config, now)?;
-    let stores = Stores::open(config, tokens.revocations.clone())?;
+    let stores = runtime.block_on(Stores::open(config, tokens.revocations.clone()))?;
     if !runtime.block_on(stores.catch_up(CATCH_UP)) {
         tracing::error!("revocations not heard of yet: starting without, see sessions.unreachable_after");
     }

@@ -65,7 +65,7 @@ pub struct Add {
 impl UserCommand {
     pub fn run(self, config: &Config) -> Result<ExitCode, StartError> {
         block_on(async {
-            let stores = Stores::open(config, Arc::new(()))?;
+            let stores = Stores::open(config, Arc::new(())).await?;
             let accounts = Accounts { stores, config };
             match self {
                 Self::Add(add) => accounts.add(add).await,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::config::{Config, SessionStore, UserStore};
 use crate::server::StartError;
 use crate::store::embedded::Embedded;
+use crate::store::mongodb::MongoDbUsers;
 use crate::store::redis::{Clock, Redis};
 use crate::store::{LoginThrottle, RateLimits, RevocationSink, Sessions, Users};
 
@@ -25,7 +26,7 @@ impl Stores {
     ///
     /// # Errors
     /// A file that cannot be used, or an address no connection can ever be made with.
-    pub fn open(config: &Config, sink: Arc<dyn RevocationSink>) -> Result<Self, StartError> {
+    pub async fn open(config: &Config, sink: Arc<dyn RevocationSink>) -> Result<Self, StartError> {
         let needs_file =
             matches!(config.users, UserStore::Embedded) || matches!(config.sessions, SessionStore::Embedded);
         let embedded = match needs_file {
@@ -35,7 +36,7 @@ impl Stores {
         let file = || embedded.clone().ok_or("the embedded store is not open");
         let users: Arc<dyn Users> = match &config.users {
             UserStore::Embedded => file()?,
-            UserStore::MongoDb(_) => return Err("this build has no MongoDB".into()),
+            UserStore::MongoDb(settings) => MongoDbUsers::open(settings).await?,
         };
         Ok(match &config.sessions {
             SessionStore::Embedded => {
