@@ -97,13 +97,8 @@ pub fn address(uri: &Secret) -> Result<Address, OpenError> {
     })
 }
 
-/// 0 stands for any number in a connection string.
 fn connections(asked: Option<u32>) -> u32 {
-    match asked {
-        None => CONNECTIONS,
-        Some(0) => MOST_CONNECTIONS,
-        Some(asked) => asked.min(MOST_CONNECTIONS),
-    }
+    asked.map_or(CONNECTIONS, |asked| asked.clamp(1, MOST_CONNECTIONS))
 }
 
 /// A client of the deployment; its tasks run in the runtime of the caller. Waits for DNS, for no server.

@@ -60,3 +60,7 @@ pub fn is_index_conflict(error: &Error) -> bool {
 pub fn is_refused_access(error: &Error) -> bool {
     code(error) == Some(UNAUTHORIZED) || matches!(&*error.kind, ErrorKind::Authentication { .. })
 }
+
+#[cfg(test)]
+#[path = "fault_tests.rs"]
+mod tests;
