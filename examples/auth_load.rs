@@ -42,7 +42,8 @@ fn main() -> Result<(), Failure> {
     }
     let elapsed = start.elapsed().as_secs_f64();
     latencies.sort_unstable();
-    let percentile = |p: usize| latencies.get((latencies.len() * p / 1000).min(latencies.len().saturating_sub(1)));
+    let percentile =
+        |p: usize| latencies.get((latencies.len() * p / 1000).min(latencies.len().saturating_sub(1)));
     println!(
         "{}",
         serde_json::json!({
@@ -93,7 +94,8 @@ impl Client {
     }
 
     fn keep(&mut self, answer: &str) -> Result<(), Failure> {
-        let at = answer.find(r#""refresh_token":""#).ok_or("no refresh token")? + r#""refresh_token":""#.len();
+        let at =
+            answer.find(r#""refresh_token":""#).ok_or("no refresh token")? + r#""refresh_token":""#.len();
         let length = answer[at..].find('"').ok_or("no refresh token")?;
         self.refresh_token = answer[at..at + length].to_owned();
         Ok(())

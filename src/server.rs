@@ -197,6 +197,8 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     if !runtime.block_on(stores.catch_up(CATCH_UP)) {
         tracing::error!("revocations not heard of yet: starting without, see sessions.unreachable_after");
     }
+    let refresh_tokens = RefreshTokens::load_or_create(&config.server.data_dir)?;
+    runtime.block_on(stores.check_fleet(&refresh_tokens.fingerprint()))?;
     let users: Arc<dyn Users> = Observed::new(stores.users, "users", &metrics);
     let sessions: Arc<dyn Sessions> = Observed::new(stores.sessions, "sessions", &metrics);
     let throttle: Arc<dyn LoginThrottle> = Observed::new(stores.throttle, "throttle", &metrics);
@@ -231,7 +233,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         )?),
         min_password_length: config.passwords.min_length,
         mint: tokens.mint.clone(),
-        refresh_tokens: RefreshTokens::load_or_create(&config.server.data_dir)?,
+        refresh_tokens,
         device_cookies: DeviceCookies::load_or_create(&config.server.data_dir)?,
         revocations: tokens.revocations.clone(),
         authenticator: authenticator.clone(),

@@ -56,6 +56,24 @@ impl Stores {
         })
     }
 
+    /// Refuses to run beside gateways whose refresh tokens this one does not know: it would log their users out.
+    ///
+    /// # Errors
+    /// With the remedy. A store that cannot be asked now is no error.
+    pub async fn check_fleet(&self, fingerprint: &str) -> Result<(), StartError> {
+        let Some(redis) = &self.redis else { return Ok(()) };
+        if redis.is_of_this_fleet(fingerprint).await.unwrap_or(true) {
+            return Ok(());
+        }
+        Err(format!(
+            "keys/refresh.key in server.data_dir is not that of the other gateways on this Redis: copy the folder keys/ from \
+             one of them. If all of them have a new one (everybody logs in again), delete {} in Redis first; if this is another \
+             fleet, give it a sessions.prefix of its own",
+            redis.fleet_key()
+        )
+        .into())
+    }
+
     /// Waits until the revocations in force have been heard, at most `limit`. Whether they have been.
     pub async fn catch_up(&self, limit: Duration) -> bool {
         match &self.redis {
