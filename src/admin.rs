@@ -10,8 +10,9 @@ use pingora_core::protocols::http::ServerSession;
 use serde_json::json;
 
 use crate::auth::Authenticator;
+use crate::clock::Timestamp;
 use crate::metrics::Metrics;
-use crate::store::Users;
+use crate::store::{Sessions, Users};
 use crate::tokens::Revocations;
 use crate::upstream::Upstream;
 
@@ -20,6 +21,7 @@ pub struct Admin {
     pub authenticator: Arc<Authenticator>,
     pub revocations: Arc<Revocations>,
     pub users: Arc<dyn Users>,
+    pub sessions: Arc<dyn Sessions>,
     pub upstreams: Vec<Arc<Upstream>>,
     /// Set when the process has been told to stop.
     pub draining: Arc<AtomicBool>,
@@ -35,7 +37,7 @@ impl ServeHttp for Admin {
         match request.uri.path() {
             "/metrics" => self.metrics(),
             "/livez" => answer(StatusCode::OK, "text/plain", b"alive\n".to_vec()),
-            "/readyz" => self.ready().await,
+            "/readyz" => self.ready(request.uri.query().unwrap_or_default()).await,
             _ => answer(StatusCode::NOT_FOUND, "text/plain", b"/metrics /livez /readyz\n".to_vec()),
         }
     }
@@ -49,25 +51,48 @@ impl Admin {
         self.metrics.token_cache_misses.set(gauge(misses));
         self.metrics.token_cache_bytes.set(gauge(bytes));
         self.metrics.revocations.set(gauge(self.revocations.len() as u64));
+        self.metrics.revocation_lag.set(self.revocations.lag(Timestamp::now()).as_secs_f64());
         answer(StatusCode::OK, "text/plain; version=0.0.4", self.metrics.render())
     }
 
-    /// 200 while everything works; 503 with the part that does not. The store is really asked.
-    async fn ready(&self) -> Response<Vec<u8>> {
-        let store = match self.users.by_id("").await {
-            Ok(_) => "ok".to_owned(),
-            Err(e) => e.to_string(),
-        };
+    /// 200 while everything works; 503 with the parts that do not. The stores are really asked.
+    ///
+    /// `exclude=users`, `exclude=sessions` in `query`: without this part, which is reported all the same. A load balancer that
+    /// took every gateway out because Redis is down would end the requests that do not need it.
+    async fn ready(&self, query: &str) -> Response<Vec<u8>> {
+        let now = Timestamp::now();
+        let (users, sessions) = tokio::join!(self.users.by_id(""), self.sessions.list("", now));
+        let users = state(users.map(drop).map_err(|e| e.to_string()));
+        let sessions = state(sessions.map(drop).map_err(|e| e.to_string()));
+        let revocations = state(self.hearing(now));
         let draining = self.draining.load(Ordering::Acquire);
         let unresolved: Vec<&str> =
             self.upstreams.iter().filter(|u| !u.is_resolved()).map(|u| u.name.as_str()).collect();
-        let ready = store == "ok" && !draining;
+        let excluded = |part: &str| query.split('&').any(|pair| pair.strip_prefix("exclude=") == Some(part));
+        let ready = !draining
+            && revocations == OK
+            && (users == OK || excluded("users"))
+            && (sessions == OK || excluded("sessions"));
         let report = json!({
-            "ready": ready, "store": store, "draining": draining, "unresolved_upstreams": unresolved,
+            "ready": ready, "users": users, "sessions": sessions, "revocations": revocations, "draining": draining,
+            "unresolved_upstreams": unresolved,
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         answer(status, "application/json", format!("{report}\n").into_bytes())
     }
+
+    fn hearing(&self, now: Timestamp) -> Result<(), String> {
+        if self.revocations.is_deaf(now) || !self.revocations.has_caught_up() {
+            return Err(format!("not heard of for {} s", self.revocations.lag(now).as_secs()));
+        }
+        Ok(())
+    }
+}
+
+const OK: &str = "ok";
+
+fn state(outcome: Result<(), String>) -> String {
+    outcome.err().unwrap_or_else(|| OK.to_owned())
 }
 
 fn answer(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {

@@ -20,7 +20,7 @@
 //! * `tokens`: keys, verification and its cache, revocations, refresh tokens. `store`: users and sessions, the rotation's
 //!   decision. `passwords`, `limits`, `import`, `queue`: what their names say.
 //! * `config`: `gateway.toml`, read, checked, explained. `cli`, `server`: from the command line to running services;
-//!   `background`, `admin`, `metrics`, `access_log` beside them.
+//!   `background`, `admin`, `metrics`, `observed` (stores with a meter), `access_log` beside them.
 //!
 //! # Layers
 //!
@@ -28,7 +28,7 @@
 //! * `route`, `auth`, `endpoints`, `upstream` are the stages. They do not import each other, except that `endpoints`
 //!   takes `auth`'s identity and `route`'s path.
 //! * `tokens` and `store` know no HTTP.
-//! * `server` is the composition root: the only module that names a concrete store.
+//! * `server` is the composition root; its `stores` is the only module that names a concrete store.
 //! * pingora appears only in `gateway server connection request_stream upstream reply body admin background` and where
 //!   a header map is edited (`edit`, `auth::headers`).
 //!
@@ -55,6 +55,7 @@ pub mod header_alias;
 pub mod import;
 pub mod limits;
 pub mod metrics;
+pub mod observed;
 pub mod passwords;
 pub mod queue;
 pub mod reply;

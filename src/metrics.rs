@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use parking_lot::RwLock;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// Upper bounds of the latency histogram, in seconds.
@@ -27,6 +27,12 @@ pub struct Metrics {
     pub logins: IntCounterVec,
     pub refreshes: IntCounterVec,
     pub revocations: IntGauge,
+    /// Seconds.
+    pub revocation_lag: Gauge,
+    /// 1 or 0, by part.
+    pub store_up: IntGaugeVec,
+    pub store_seconds: HistogramVec,
+    pub store_errors: IntCounterVec,
     pub upstream_errors: IntCounterVec,
     pub rate_limited: IntCounterVec,
     pub access_log_dropped: IntCounter,
@@ -70,6 +76,22 @@ impl Metrics {
             &["route"],
         )?;
         registry.register(Box::new(duration.clone()))?;
+        let store_seconds = HistogramVec::new(
+            HistogramOpts::new("portcullis_store_call_duration_seconds", "Time a call to a store took")
+                .buckets(LATENCY.to_vec()),
+            &["part", "call"],
+        )?;
+        registry.register(Box::new(store_seconds.clone()))?;
+        let store_up = IntGaugeVec::new(
+            Opts::new("portcullis_store_up", "Whether the last call to the store of this part succeeded"),
+            &["part"],
+        )?;
+        registry.register(Box::new(store_up.clone()))?;
+        let revocation_lag = Gauge::new(
+            "portcullis_revocation_lag_seconds",
+            "Age of the newest news of revocations; 0 with embedded sessions",
+        )?;
+        registry.register(Box::new(revocation_lag.clone()))?;
         Ok(Self {
             requests: counters(
                 "portcullis_http_requests_total",
@@ -100,6 +122,14 @@ impl Metrics {
             logins: counters("portcullis_logins_total", "Login attempts, by outcome", &["outcome"])?,
             refreshes: counters("portcullis_refreshes_total", "Refresh attempts, by outcome", &["outcome"])?,
             revocations: gauge("portcullis_revocations", "Revoked sessions and users held in memory")?,
+            revocation_lag,
+            store_up,
+            store_seconds,
+            store_errors: counters(
+                "portcullis_store_errors_total",
+                "Calls to a store that were not answered, by part and call",
+                &["part", "call"],
+            )?,
             upstream_errors: counters(
                 "portcullis_upstream_errors_total",
                 "Failed requests to an upstream, by upstream and kind",

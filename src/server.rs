@@ -21,20 +21,24 @@ use crate::admin::Admin;
 use crate::auth::{Authenticator, IdentityHeaders};
 use crate::background::Background;
 use crate::clock::Timestamp;
-use crate::config::{Config, Limits, SessionStore, Target as TargetConfig, UserStore};
+use crate::config::{Config, Limits, Rate, SessionStore, Target as TargetConfig};
 use crate::connection::Connections;
 use crate::context::RequestIds;
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::gateway::Gateway;
-use crate::limits::RateLimiter;
+use crate::limits::{FleetLimiter, Limiter, RateLimiter};
 use crate::metrics::Metrics;
+use crate::observed::Observed;
 use crate::passwords::Hasher;
 use crate::route::{HostPattern, Methods, Pattern, Table};
-use crate::store::embedded::Embedded;
-use crate::store::{LoginThrottle, RefreshPolicy, Sessions, Users};
+use crate::store::{LoginThrottle, RateLimits, RefreshPolicy, Sessions, Users};
 use crate::target::{HeaderEdits, Route, Routes, Target};
 use crate::tokens::{DeviceCookies, Issuers, Mint, RefreshTokens, Revocations, SigningKeys, Verifier};
 use crate::upstream::Upstream;
+
+mod stores;
+
+pub use self::stores::Stores;
 
 /// A reason not to start, in words for the operator.
 pub type StartError = Box<dyn std::error::Error + Send + Sync>;
@@ -42,15 +46,11 @@ pub type StartError = Box<dyn std::error::Error + Send + Sync>;
 /// Requests one HTTP/2 connection may have running (RFC 9113 section 6.5.2 recommends at least 100).
 const MAX_STREAMS: u32 = 128;
 
+/// How long the start waits for revocations to be heard of.
+pub const CATCH_UP: Duration = Duration::from_secs(2);
+
 /// How often the end of the last request is looked for while stopping.
 const DRAIN_POLL: Duration = Duration::from_millis(10);
-
-/// Sessions, users and throttles, whichever stores they are in.
-pub struct Stores {
-    pub users: Arc<dyn Users>,
-    pub sessions: Arc<dyn Sessions>,
-    pub throttle: Arc<dyn LoginThrottle>,
-}
 
 /// The parts that sign and verify.
 pub struct TokenParts {
@@ -60,20 +60,14 @@ pub struct TokenParts {
     pub revocations: Arc<Revocations>,
 }
 
-/// Opens the configured stores; revocations still in force are in `revocations` when this returns.
-pub fn open_stores(config: &Config, revocations: Arc<Revocations>) -> Result<Stores, StartError> {
-    let (UserStore::Embedded, SessionStore::Embedded) = (&config.users, &config.sessions) else {
-        return Err("this build has the embedded stores only".into());
-    };
-    let embedded = Embedded::open(&config.server.data_dir, revocations)?;
-    Ok(Stores { users: embedded.clone(), sessions: embedded.clone(), throttle: embedded })
-}
-
 /// Loads or makes our keys and prepares verification.
 pub fn token_parts(config: &Config, now: Timestamp) -> Result<TokenParts, StartError> {
     let keys = SigningKeys::open(&config.server.data_dir, &config.tokens, now)?;
     let mint = Arc::new(Mint::new(keys, &config.tokens));
-    let revocations = Arc::new(Revocations::new());
+    let revocations = Arc::new(match &config.sessions {
+        SessionStore::Embedded => Revocations::new(),
+        SessionStore::Redis(_, policy) => Revocations::heard_from_afar(*policy, now),
+    });
     let issuers = Arc::new(Issuers::new(&config.issuers)?);
     let verifier = Verifier::new(&config.tokens, mint.clone(), issuers.clone(), revocations.clone());
     Ok(TokenParts { mint, issuers, verifier: Arc::new(verifier), revocations })
@@ -98,6 +92,7 @@ pub fn routes(
     config: &Config,
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     metrics: &Metrics,
+    rate_limits: Option<Arc<dyn RateLimits>>,
 ) -> Result<Routes, StartError> {
     let mut configured = Vec::new();
     for policy in &config.routes {
@@ -115,7 +110,7 @@ pub fn routes(
         };
         let route = Route {
             target,
-            limiter: policy.rate_limit.map(|rate| RateLimiter::new(rate.requests, rate.per)),
+            limiter: policy.rate_limit.map(|rate| limiter(policy, rate, rate_limits.clone())),
             metrics: metrics.route(&label(&policy.host, &policy.path)),
             edits: HeaderEdits::new(policy),
             policy: policy.clone(),
@@ -139,6 +134,23 @@ pub fn routes(
     let build =
         |entries| Table::build(entries).map_err(|conflicts| format!("routes conflict: {conflicts:?}"));
     Ok(Routes::new(build(endpoints)?, build(configured)?))
+}
+
+/// The limit of a route: of the fleet where there is one.
+fn limiter(policy: &crate::config::Route, rate: Rate, fleet: Option<Arc<dyn RateLimits>>) -> Limiter {
+    let Some(fleet) = fleet else {
+        return Limiter::Local(Box::new(RateLimiter::new(rate.requests, rate.per)));
+    };
+    // Whoever changes the rate begins to count anew.
+    let name = format!(
+        "{} {} {:?} {}/{:?}",
+        policy.host,
+        policy.path.as_str(),
+        policy.methods,
+        rate.requests,
+        rate.per
+    );
+    Limiter::Fleet(Box::new(FleetLimiter::new(fleet, name, rate.requests, rate.per)))
 }
 
 fn label(host: &HostPattern, path: &Pattern) -> String {
@@ -181,9 +193,19 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     let _inside = runtime.enter();
 
     let tokens = token_parts(config, now)?;
-    let stores = open_stores(config, tokens.revocations.clone())?;
+    let stores = runtime.block_on(Stores::open(config, tokens.revocations.clone()))?;
+    if !runtime.block_on(stores.catch_up(CATCH_UP)) {
+        tracing::error!("revocations not heard of yet: starting without, see sessions.unreachable_after");
+    }
+    let users: Arc<dyn Users> = Observed::new(stores.users, "users", &metrics);
+    let sessions: Arc<dyn Sessions> = Observed::new(stores.sessions, "sessions", &metrics);
+    let throttle: Arc<dyn LoginThrottle> = Observed::new(stores.throttle, "throttle", &metrics);
     let upstreams = upstreams(config);
-    let table = routes(config, &upstreams, &metrics)?;
+    let rate_limits: Option<Arc<dyn RateLimits>> = match stores.rate_limits {
+        Some(store) => Some(Observed::new(store, "rate_limits", &metrics)),
+        None => None,
+    };
+    let table = routes(config, &upstreams, &metrics, rate_limits)?;
     let identity_headers = Arc::new(IdentityHeaders::new(&config.identity.headers));
     let authenticator = Arc::new(Authenticator::new(
         tokens.verifier.clone(),
@@ -198,9 +220,9 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     let endpoints = Endpoints {
         config: config.endpoints.clone(),
         issuer: config.tokens.issuer.clone(),
-        users: stores.users.clone(),
-        sessions: stores.sessions.clone(),
-        throttle: stores.throttle.clone(),
+        users: users.clone(),
+        sessions: sessions.clone(),
+        throttle,
         throttle_policy: config.throttle,
         hasher: Arc::new(Hasher::start(
             config.passwords.cost,
@@ -221,7 +243,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         mint: tokens.mint.clone(),
         issuers: tokens.issuers.clone(),
         revocations: tokens.revocations.clone(),
-        sessions: stores.sessions.clone(),
+        sessions: sessions.clone(),
         upstreams: upstreams.values().cloned().collect(),
     };
     background.start(runtime.handle());
@@ -231,7 +253,8 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         metrics: metrics.clone(),
         authenticator: authenticator.clone(),
         revocations: tokens.revocations.clone(),
-        users: stores.users.clone(),
+        users,
+        sessions,
         upstreams: upstreams.values().cloned().collect(),
         draining: draining.clone(),
     };

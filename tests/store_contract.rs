@@ -15,6 +15,8 @@ mod mongodb_adoption;
 mod mongodb_faults;
 #[path = "store_contract/redis.rs"]
 mod redis;
+#[path = "store_contract/redis_rates.rs"]
+mod redis_rates;
 #[path = "store_contract/rotation.rs"]
 mod rotation;
 #[path = "store_contract/servers.rs"]

@@ -183,19 +183,17 @@ pub enum JwksSource {
 }
 
 // There is one in a process.
-#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum UserStore {
     Embedded,
-    MongoDb(MongoDbSettings),
+    MongoDb(Box<MongoDbSettings>),
 }
 
 // There is one in a process.
-#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum SessionStore {
     Embedded,
-    Redis(RedisSettings, RevocationPolicy),
+    Redis(Box<RedisSettings>, RevocationPolicy),
 }
 
 #[derive(Clone, Debug)]

@@ -68,7 +68,7 @@ impl Endpoints {
         let id = request.path.as_str().rsplit('/').next().and_then(|s| Uuid::try_parse(s).ok());
         let no_such = || Fault::new(404, "no_such_session", "You have no session with this id.");
         let id = id.ok_or_else(no_such)?;
-        // Only sessions of the caller's are looked at: ending revokes by id alone.
+        // Only sessions of the caller's are ended: a session that is not known would be revoked all the same.
         let owned = self.sessions.list(&user, request.now).await?.iter().any(|f| f.id == id);
         if !owned || !self.sessions.end(&user, id, self.refresh_policy, request.now).await? {
             return Err(no_such());

@@ -63,7 +63,9 @@ def test_admin_is_not_on_the_public_listener(api):
 
 def test_readyz_tells_the_truth_while_stopping(api):
     """Draining: not ready any more, still alive."""
-    assert admin(api, "/readyz").json() == {"ready": True, "store": "ok", "draining": False, "unresolved_upstreams": []}
+    assert admin(api, "/readyz").json() == {
+        "ready": True, "users": "ok", "sessions": "ok", "revocations": "ok", "draining": False, "unresolved_upstreams": [],
+    }
     with Wire(api.port) as wire:
         wire.send(get("/public/x?delay=1500"))
         eventually(lambda: api.metric("portcullis_http_requests_in_flight") == 1)

@@ -98,14 +98,14 @@ impl Check<'_> {
             }
         }
         let id = self.word("id", &written.mongodb.id, &["string", "objectid"], &[]);
-        UserStore::MongoDb(MongoDbSettings {
+        UserStore::MongoDb(Box::new(MongoDbSettings {
             uri: Secret::new(written.uri.as_ref().map_or("", |uri| &uri.value)),
             database: self.database(&written.database),
             collection: self.collection(&written.mongodb.collection),
             id: if id == Some(1) { IdType::ObjectId } else { IdType::String },
             fields: self.fields(&written.mongodb.fields),
             timeout: self.duration(&written.timeout, "50ms", "10s"),
-        })
+        }))
     }
 
     fn mongodb_uri(&mut self, written: &Written<String>) {
@@ -233,7 +233,7 @@ impl Check<'_> {
             prefix,
             timeout,
         };
-        SessionStore::Redis(settings, policy)
+        SessionStore::Redis(Box::new(settings), policy)
     }
 
     fn redis_url(&mut self, written: &Written<String>) -> Option<redis_url::RedisUrl> {

@@ -11,6 +11,7 @@
 mod announcement;
 mod follow;
 mod link;
+mod rate_limits;
 mod scripts;
 mod sessions;
 mod throttle;

@@ -21,6 +21,7 @@ pub struct Scripts {
     pub run_undo: Script,
     pub window: Script,
     pub window_undo: Script,
+    pub lease: Script,
 }
 
 impl Scripts {
@@ -36,6 +37,7 @@ impl Scripts {
             run_undo: script!("clock", "run_undo"),
             window: script!("clock", "window"),
             window_undo: script!("clock", "window_undo"),
+            lease: script!("clock", "lease"),
         }
     }
 }
