@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use portcullis::store::mongodb::MongoDbUsers;
-use portcullis::store::settings::{IdType, MongoDbSettings};
+use portcullis::store::settings::{IdType, MongoDbSettings, Secret};
 use portcullis::store::{CreateError, Email, Result, Unavailable, User, UserChange, Users};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 
 use crate::mongodb::{Program, settings, uri_of};
 use crate::servers::{Server, free_port};
@@ -155,6 +156,26 @@ async fn a_server_that_hangs_holds_nobody_up() {
     assert!(kept.password_hash == ann().password_hash || kept.password_hash == "$hash$");
     assert!(recovered(&late).await.is_some());
     assert!(users.update("u1", rename("Ann")).await.unwrap().is_some());
+}
+
+/// The server is soon back, before the driver's monitor has looked: nothing but the callers has noticed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_gave_up_stand_in_nobodys_way() {
+    let own = Own::started();
+    let mut settings = own.settings();
+    settings.uri = Secret::new(format!("{}?heartbeatFrequencyMS=60000", uri_of(own.port)));
+    let users = MongoDbUsers::open(&settings).await.unwrap();
+    recovered(&users).await;
+    users.create(ann()).await.unwrap();
+    own.hang().await;
+    let mut tasks = JoinSet::new();
+    for _ in 0..500 {
+        let users = users.clone();
+        tasks.spawn(async move { users.by_id("u1").await });
+    }
+    assert!(tasks.join_all().await.iter().all(Result::is_err));
+    own.go_on();
+    assert!(recovered(&users).await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

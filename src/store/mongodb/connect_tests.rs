@@ -67,6 +67,6 @@ fn a_refused_connection_string_is_explained_without_its_secrets() {
 async fn a_file_that_is_missing_is_known_at_once() {
     let uri = Secret::new("mongodb://ursula:hunter2@127.0.0.1:1/?tls=true&tlsCAFile=/missing/ca.pem");
     let opened = client(&uri, Duration::from_secs(1), Arc::default()).await;
-    let refused = unusable(&uri, &opened.err().expect("opened")).to_string();
+    let refused = unusable(&uri, &opened.expect_err("opened")).to_string();
     assert!(refused.contains("No such file") && !refused.contains("hunter2"), "{refused}");
 }
