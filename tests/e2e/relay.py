@@ -65,7 +65,19 @@ class Relay:
             threading.Thread(target=self._accept, args=(self.listener,), daemon=True).start()
 
     def hold(self):
+        """Nothing goes through in either direction; nobody is told."""
         self.held.clear()
+
+    def slow(self, seconds):
+        self.delay = seconds
+
+    def truncate(self, limit):
+        """Each connection brings `limit` bytes of replies more, and is reset then."""
+        self.reset_after = limit
+
+    def speak(self, garbage):
+        """Each piece of a reply is replaced."""
+        self.garbage = garbage
 
     @contextlib.contextmanager
     def record(self):
