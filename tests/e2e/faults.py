@@ -43,7 +43,7 @@ class Fault:
     name: str
     begin: Callable
     end: Callable
-    down: bool = True  # Login and refresh cannot be served.
+    down: tuple = ("login", "refresh", "logout")  # What cannot be served.
     deaf: bool = True  # Revocations are not heard of.
     loses: bool = False  # What the store knew is gone afterwards.
     lasts: bool = True  # Until we end it; otherwise it may be over at any time.
@@ -95,12 +95,12 @@ REDIS = [
     Fault("Redis", "hangs (SIGSTOP)", lambda w: w.redis.pause(), lambda w: w.redis.resume()),
     Fault("Redis", "hangs (CLIENT PAUSE)", pause_clients, clients_go_on, lasts=False),
     Fault("Redis", "hangs (network)", lambda w: w.redis.relay.hold(), lambda w: w.redis.relay.mend()),
-    Fault("Redis", "slow, within the limit", lambda w: w.redis.relay.slow(SLOW), lambda w: w.redis.relay.mend(), down=False, deaf=False),
+    Fault("Redis", "slow, within the limit", lambda w: w.redis.relay.slow(SLOW), lambda w: w.redis.relay.mend(), down=(), deaf=False),
     Fault("Redis", "slow, just beyond the limit", lambda w: w.redis.relay.slow(0.6), lambda w: w.redis.relay.mend()),
     Fault("Redis", "slow, far beyond the limit", lambda w: w.redis.relay.slow(1.5), lambda w: w.redis.relay.mend()),
     Fault("Redis", "reset in mid-reply", lambda w: w.redis.relay.truncate(5), lambda w: w.redis.relay.mend()),
     Fault("Redis", "garbage", lambda w: w.redis.relay.speak(b"\x15\x03\x01 200 OK\r\n\xff$-7\r\n"), lambda w: w.redis.relay.mend()),
-    Fault("Redis", "full memory", lambda w: w.redis.fill(), lambda w: w.redis.empty(), deaf=False),
+    Fault("Redis", "full memory", lambda w: w.redis.fill(), lambda w: w.redis.empty(), down=("login", "refresh"), deaf=False),
     Fault("Redis", "failover", fail_over, promoted, lasts=False),
     Fault("Redis", "restart, data lost", redis_empty, redis_back, loses=True),
 ]
@@ -119,15 +119,15 @@ def mongo_back(world):
     world.mongo.start()
 
 
-def mongodb(name, begin, end, **kw):
-    return Fault("MongoDB", name, begin, end, deaf=False, **kw)
+def mongodb(name, begin, end, down=("login", "refresh"), **kw):
+    return Fault("MongoDB", name, begin, end, down, deaf=False, **kw)
 
 
 MONGODB = [
     mongodb("refused", lambda w: w.mongo.relay.cut(), lambda w: w.mongo.relay.mend()),
     mongodb("hangs (SIGSTOP)", lambda w: w.mongo.pause(), lambda w: w.mongo.resume()),
     mongodb("hangs (network)", lambda w: w.mongo.relay.hold(), lambda w: w.mongo.relay.mend()),
-    mongodb("slow, within the limit", lambda w: w.mongo.relay.slow(SLOW), lambda w: w.mongo.relay.mend(), down=False),
+    mongodb("slow, within the limit", lambda w: w.mongo.relay.slow(SLOW), lambda w: w.mongo.relay.mend(), down=()),
     mongodb("slow, beyond the limit", lambda w: w.mongo.relay.slow(0.9), lambda w: w.mongo.relay.mend()),
     mongodb("reset in mid-reply", lambda w: w.mongo.relay.truncate(5), lambda w: w.mongo.relay.mend()),
     mongodb("garbage", lambda w: w.mongo.relay.speak(b"HTTP/1.1 200 OK\r\n\r\n" * 3), lambda w: w.mongo.relay.mend()),
@@ -154,8 +154,7 @@ class Watch:
     def __init__(self, world):
         self.world, self.seen, self.done, self.threads = world, {}, threading.Event(), []
         account = world.account
-        spare = (world.gateway.login(account.email).json()["refresh_token"] for _ in range(3))
-        self.refresh_token, self.logouts = account.refresh, list(spare)
+        self.refresh_token = account.refresh
         credentials = {"email": account.email, "password": PASSWORD}
         self._every("cached token", lambda c: c.ask("GET", "/api/x", world.token))
         self._every("new token", lambda c: c.ask("GET", "/api/x", world.new_token()))
@@ -173,16 +172,8 @@ class Watch:
         return answer
 
     def _log_out(self, caller):
-        """A session that was begun for it; one that has not ended is tried again."""
-        if not self.logouts:
-            begun = caller.ask("POST", "/auth/login", body={"email": self.world.account.email, "password": PASSWORD})
-            if begun[0] != 200:
-                return begun
-            self.logouts.append(begun[2]["refresh_token"])
-        answer = caller.ask("POST", "/auth/logout", body={"refresh_token": self.logouts[-1]})
-        if answer[0] == 204:
-            self.logouts.pop()
-        return answer
+        """The same session again and again: whatever the store says of it, it is asked."""
+        return caller.ask("POST", "/auth/logout", body={"refresh_token": self.world.ended.refresh})
 
     def _every(self, kind, ask):
         seen = self.seen[kind] = []
