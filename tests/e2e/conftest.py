@@ -361,3 +361,37 @@ def serving(folder, config, **kw):
         yield gateway.start()
     finally:
         gateway.stop()
+
+
+def pytest_report_header():
+    from servers import mongodb_kind
+
+    return f"MongoDB: {mongodb_kind() or 'none (tests/servers/build makes one)'}"
+
+
+@pytest.fixture
+def redis(tmp_path):
+    """A Redis of its own for one test."""
+    from servers import Redis
+
+    server = Redis(tmp_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def fleets(tmp_path):
+    """`fleets(redis, ...)` gives a fleet without gateways yet."""
+    from servers import Fleet
+
+    started = []
+
+    def make(redis, **kw):
+        folder = tmp_path / f"fleet-{len(started)}"
+        folder.mkdir()
+        started.append(Fleet(folder, redis, **kw))
+        return started[-1]
+
+    yield make
+    for fleet in started:
+        fleet.stop()
