@@ -99,7 +99,8 @@ macro_rules! contract {
 }
 
 contract!(on_sqlite, embedded::Files::new());
-contract!(on_redis, redis::OneServer::new());
+contract!(on_redis, redis::Shared::one_server());
+contract!(on_a_redis_cluster, redis::Shared::cluster());
 
 /// What expires is removed by sweeping, in stores that do not forget by themselves.
 mod sqlite_sweeps {

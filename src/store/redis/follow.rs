@@ -1,7 +1,9 @@
 //! Following the stream of revocations: from the last entry on, and the whole window at the start and after every
 //! new connection, since what answers there may be another server with another past.
+//!
+//! A replica is listened to as well, but never believed to have said everything; meanwhile another connection is asked for.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -43,7 +45,10 @@ pub struct Delivery {
 struct Progress {
     last: EntryId,
     /// Ours, which the stream has not brought yet.
-    own: HashSet<EntryId>,
+    own: BTreeSet<EntryId>,
+    /// How far the clock of Redis is at least behind this machine's. Redis says by its own when a revocation is over, and
+    /// the tokens it is about live by ours.
+    behind: Duration,
 }
 
 impl Delivery {
@@ -59,7 +64,7 @@ impl Delivery {
         let announcement = Announcement::parse(fields).ok_or_else(odd)?;
         let mut progress = self.progress.lock();
         if number > progress.last && progress.own.insert(number) {
-            announcement.pass_on(&*self.sink);
+            announcement.later(progress.behind).pass_on(&*self.sink);
         }
         Ok(())
     }
@@ -70,7 +75,7 @@ impl Delivery {
         if progress.own.remove(&number) {
             return;
         }
-        match Announcement::parse(fields) {
+        match Announcement::parse(fields).map(|announcement| announcement.later(progress.behind)) {
             Some(announcement) if announcement.until() > now => announcement.pass_on(&*self.sink),
             Some(_) => {}
             None => tracing::error!(
@@ -80,12 +85,26 @@ impl Delivery {
         }
     }
 
+    /// What was passed over up to here, because the stream was trimmed or lost, comes no more.
+    fn forget_passed(&self) {
+        let mut progress = self.progress.lock();
+        let last = progress.last;
+        progress.own.retain(|number| *number > last);
+    }
+
     fn last(&self) -> EntryId {
         self.progress.lock().last
     }
 
     fn begin_again(&self) {
-        *self.progress.lock() = Progress::default();
+        let mut progress = self.progress.lock();
+        *progress = Progress { behind: progress.behind, ..Progress::default() };
+    }
+
+    /// On one connection the largest is the truest: the others include the time the answer took.
+    fn learn_skew(&self, behind: Duration, is_new: bool) {
+        let mut progress = self.progress.lock();
+        progress.behind = if is_new { behind } else { behind.max(progress.behind) };
     }
 }
 
@@ -126,27 +145,36 @@ async fn read_page(
     let mut call = scripts.follow.arg("");
     call.arg(format!("{}-{}", last.0, last.1)).arg(PAGE).key(stream);
     let call = &call;
-    type Page = (i64, String, Vec<(String, Vec<String>)>);
-    let (connection, (server_time, newest, entries)): (u64, Page) =
-        link.call_numbered(async |mut connection| call.invoke_async(&mut connection).await).await?;
+    type Page = (i64, bool, String, Vec<(String, Vec<String>)>);
+    let (connection, (server_time, is_replica, newest, entries)): (u64, Page) =
+        link.call_numbered(async |mut connection| call.invoke(&mut connection).await).await?;
     let newest = EntryId::parse(&newest).ok_or_else(|| unavailable("an odd script reply"))?;
-    if connection != *heard_on || newest < last {
+    let is_new = connection != *heard_on;
+    delivery.learn_skew(asked.until(Timestamp(server_time)), is_new);
+    if is_new {
         *heard_on = connection;
         warn_of_skew(server_time, asked);
-        if last != EntryId::default() {
-            delivery.begin_again();
-            return Ok(true);
-        }
+    }
+    if (is_new || newest < last) && last != EntryId::default() {
+        delivery.begin_again();
+        return Ok(true);
     }
     let more = entries.len() == PAGE;
     for (number, fields) in &entries {
         let number = EntryId::parse(number).ok_or_else(|| unavailable("an odd script reply"))?;
         delivery.deliver(number, fields, asked);
     }
-    if !more {
-        delivery.sink.heard_until(asked);
+    if more {
+        return Ok(true);
     }
-    Ok(more)
+    delivery.forget_passed();
+    if is_replica {
+        let cause = "READONLY it is a replica";
+        link.report(connection, cause);
+        return Err(unavailable(cause));
+    }
+    delivery.sink.heard_until(asked);
+    Ok(false)
 }
 
 /// Clocks that differ by seconds make tokens expire early or late, and logins look older than a logout before them.

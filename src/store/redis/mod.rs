@@ -17,7 +17,6 @@ mod throttle;
 
 use std::sync::Arc;
 
-use ::redis::ScriptInvocation;
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::watch;
 
@@ -26,7 +25,7 @@ pub use self::link::OpenError;
 use self::announcement::Announcement;
 use self::follow::Delivery;
 use self::link::Link;
-use self::scripts::Scripts;
+use self::scripts::{Call, Scripts};
 use crate::clock::Timestamp;
 use crate::store::settings::RedisSettings;
 use crate::store::{Result, RevocationSink};
@@ -97,7 +96,7 @@ impl Redis {
     }
 
     /// Runs a script that may revoke, on what is kept of `user`, and passes on what it revoked.
-    async fn decide(&self, user: &str, call: &mut ScriptInvocation<'_>) -> Result<(String, String)> {
+    async fn decide(&self, user: &str, call: &mut Call<'_>) -> Result<(String, String)> {
         call.key(self.user_key(user));
         if !self.link.is_cluster() {
             call.key(stream(&self.prefix));
@@ -105,7 +104,7 @@ impl Redis {
         let call = &*call;
         type Reply = (Vec<Vec<String>>, Vec<Vec<String>>, String, String);
         let (entries, owed, decision, detail): Reply =
-            self.link.call(async |mut connection| call.invoke_async(&mut connection).await).await?;
+            self.link.call(async |mut connection| call.invoke(&mut connection).await).await?;
         for entry in &entries {
             self.delivery.deliver_own(entry)?;
         }
@@ -119,15 +118,10 @@ impl Redis {
     async fn publish(&self, user: &str, fields: Vec<String>) -> Result<()> {
         let announcement =
             Announcement::parse(&fields).ok_or_else(|| link::unavailable("an odd script reply"))?;
-        let stream = stream(&self.prefix);
-        let window = announcement.until().until(Timestamp::now()) + announcement::MARGIN;
-        let oldest = Timestamp::now().minus(window).0.max(0);
-        let mut add = ::redis::pipe();
-        add.cmd("XADD").arg(&stream).arg("MINID").arg("~").arg(oldest).arg("*").arg(&fields);
-        add.cmd("PEXPIRE").arg(&stream).arg(u64::try_from(window.as_millis()).unwrap_or(u64::MAX)).ignore();
+        let mut add = self.scripts.announce.arg("");
+        add.arg(announcement.until().0).arg(&fields).key(stream(&self.prefix));
         let add = &add;
-        let (number,): (String,) =
-            self.link.call(async |mut connection| add.query_async(&mut connection).await).await?;
+        let number: String = self.link.call(async |mut connection| add.invoke(&mut connection).await).await?;
         let mut entry = vec![number];
         entry.extend(fields);
         self.delivery.deliver_own(&entry)?;
@@ -135,7 +129,7 @@ impl Redis {
         let mut note = self.scripts.announced.arg(self.instant(Timestamp::now()));
         note.arg(session.simple().to_string()).arg(until.0).key(self.user_key(user));
         let note = &note;
-        self.link.call(async |mut connection| note.invoke_async::<()>(&mut connection).await).await
+        self.link.call(async |mut connection| note.invoke::<()>(&mut connection).await).await
     }
 
     fn user_key(&self, user: &str) -> String {
