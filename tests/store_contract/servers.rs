@@ -70,16 +70,14 @@ fn folder() -> PathBuf {
 
 /// A Redis of its own on `port` that keeps nothing.
 pub fn redis_on(port: u16, more: &[&str]) -> Server {
-    redis_in(&folder(), port, more)
+    redis_with(port, &["--port", &port.to_string()], more)
 }
 
-/// The same in `folder`.
-pub fn redis_in(folder: &Path, port: u16, more: &[&str]) -> Server {
-    let port_text = port.to_string();
-    let mut command = vec!["redis-server", "--port", &port_text, "--bind", "127.0.0.1", "--save", ""];
-    command.extend(["--appendonly", "no", "--loglevel", "warning", "--repl-diskless-sync-delay", "0"]);
-    command.extend(more);
-    Server::start(port, folder, &command)
+/// The same, which is told by `listen` to listen on `port`.
+pub fn redis_with(port: u16, listen: &[&str], more: &[&str]) -> Server {
+    let common = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning"];
+    let command = [&["redis-server"], listen, &common, &["--repl-diskless-sync-delay", "0"], more].concat();
+    Server::start(port, &folder(), &command)
 }
 
 /// The Redis that all cases share.
@@ -89,11 +87,12 @@ pub fn shared_redis() -> u16 {
 }
 
 /// A sentinel that watches `master` under the name `sessions` and promotes a replica after a second.
-pub fn sentinel_of(master: u16) -> Server {
+pub fn sentinel_of(master: u16, more: &[&str]) -> Server {
     let (port, folder) = (free_port(), folder());
     let file = format!(
         "port {port}\nbind 127.0.0.1\nsentinel monitor sessions 127.0.0.1 {master} 1\n\
-         sentinel down-after-milliseconds sessions 1000\nsentinel failover-timeout sessions 5000\n"
+         sentinel down-after-milliseconds sessions 1000\nsentinel failover-timeout sessions 5000\n{}\n",
+        more.join("\n")
     );
     std::fs::write(folder.join("sentinel.conf"), file).unwrap();
     Server::start(port, &folder, &["redis-server", "sentinel.conf", "--sentinel"])
