@@ -66,9 +66,26 @@ class Redis:
         with Resp(self.port) as connection:
             return connection.ask(*command)
 
-    def replicate(self, master):
-        self.ask("REPLICAOF", "127.0.0.1", master.port)
-        eventually(lambda: "master_link_status:up" in self.ask("INFO", "replication"), 10, "the replica in step")
+    def is_replicating(self):
+        return self.says("master_link_status:up")
+
+    def is_master(self):
+        return self.says("role:master")
+
+    def says(self, line):
+        # A change of role closes connections.
+        with contextlib.suppress(OSError):
+            return line in self.ask("INFO", "replication")
+        return False
+
+    def replicate(self, port):
+        self.ask("REPLICAOF", "127.0.0.1", port)
+        eventually(self.is_replicating, 10, "the replica in step")
+
+    def catch_up(self, master):
+        """Returns when this replica has what `master` had when it was called."""
+        mark = master.offset()
+        eventually(lambda: self.offset() >= mark, 10, "the replica in step")
 
     def promote(self):
         self.ask("REPLICAOF", "NO", "ONE")

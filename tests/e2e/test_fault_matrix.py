@@ -60,7 +60,7 @@ def world(tmp_path, fleets, request):
         users = f'[users]\nstore = "mongodb"\nuri = "mongodb://127.0.0.1:{mongo.relay.port}/?directConnection=true"\n'
     if fault.name == "failover":
         replica = Redis(tmp_path)
-        replica.replicate(redis)
+        replica.replicate(redis.port)
         sentinel = Sentinel(tmp_path, redis)
         started += [replica, sentinel]
         url = sentinel.url
