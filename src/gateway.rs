@@ -62,7 +62,7 @@ impl Gateway {
             self.auth.authenticate(route.policy.auth, headers, path.query(), now).await?
         };
         let permitted = authorize(&route.policy.require, identity)?;
-        self.admit(session, ctx, &route, &permitted, now)?;
+        self.admit(session, ctx, &route, &permitted, now).await?;
         self.dispatch(session, ctx, &route, path, permitted, now).await
     }
 
@@ -104,7 +104,7 @@ impl Gateway {
     }
 
     /// Limits that depend on the route and the caller: 413 and 429.
-    fn admit(
+    async fn admit(
         &self,
         session: &Session,
         ctx: &Context,
@@ -120,7 +120,7 @@ impl Gateway {
             }
             None => Caller::Address(client_key(ctx.origin.client)),
         };
-        limiter.check(&caller, now).map_err(|wait| {
+        limiter.check(&caller, now).await.map_err(|wait| {
             self.metrics.rate_limited.with_label_values(&[route.policy.path.as_str()]).inc();
             Fault::too_many_requests("rate_limited", wait)
         })

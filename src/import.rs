@@ -2,13 +2,12 @@
 //!
 //! `{"email": "ann@example.com", "password_hash": "$2b$12$...", "roles": ["admin"]}`
 //!
-//! Nothing is written here. All problems of a file are found at once, each with its line; what they say
+//! Nothing is stored here. All problems of a file are found at once, each with its line; what they say
 //! never repeats a password or a hash.
 
 use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use crate::clock::Timestamp;
@@ -27,6 +26,8 @@ pub struct UserImport {
     pub scopes: Vec<String>,
     pub secret: Secret,
     pub disabled: bool,
+    /// `None`: the time of the import.
+    pub created_at: Option<Timestamp>,
 }
 
 pub enum Secret {
@@ -62,9 +63,13 @@ struct Record {
     password: Option<String>,
     #[serde(default)]
     disabled: bool,
+    /// RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    created_at: Option<String>,
 }
 
-/// The line from which [`UserImport::parse_lines`] makes `user` again (its sessions and dates apart), without the line break.
+/// The line from which [`UserImport::parse_lines`] makes `user` again, its sessions apart, without the line
+/// break.
 pub fn export_line(user: &User) -> String {
     let record = Record {
         id: Some(user.id.clone()),
@@ -75,6 +80,8 @@ pub fn export_line(user: &User) -> String {
         password_hash: Some(user.password_hash.clone()),
         password: None,
         disabled: user.disabled,
+        // A date beyond the calendar of RFC 3339 is not worth an account that cannot be imported.
+        created_at: jiff::Timestamp::from_millisecond(user.created_at.0).ok().map(|time| time.to_string()),
     };
     serde_json::json!(record).to_string()
 }
@@ -100,10 +107,22 @@ impl UserImport {
         Err(problems)
     }
 
-    /// The user to create; `hash` hashes a plain password.
+    /// Whether `user` was made from this line: it has the address and the id, or where the line names no id, the
+    /// address and the password's hash.
+    pub fn became(&self, user: &User) -> bool {
+        let same = match (&self.id, &self.secret) {
+            (Some(id), _) => *id == user.id,
+            (None, Secret::Hash(hash)) => *hash == user.password_hash,
+            (None, Secret::Password(_)) => false,
+        };
+        same && self.email == user.email
+    }
+
+    /// The user to create; `new_id` makes an id where the line has none, `hash` hashes a plain password.
     pub fn into_user<E>(
         self,
         now: Timestamp,
+        new_id: impl FnOnce() -> UserId,
         hash: impl FnOnce(&[u8]) -> Result<String, E>,
     ) -> Result<User, E> {
         let password_hash = match self.secret {
@@ -111,14 +130,14 @@ impl UserImport {
             Secret::Password(password) => hash(password.as_bytes())?,
         };
         Ok(User {
-            id: self.id.unwrap_or_else(|| Uuid::new_v4().to_string()),
+            id: self.id.unwrap_or_else(new_id),
             email: self.email,
             name: self.name,
             roles: self.roles,
             scopes: self.scopes,
             password_hash,
             disabled: self.disabled,
-            created_at: now,
+            created_at: self.created_at.unwrap_or(now),
             sessions_cut: None,
         })
     }
@@ -143,6 +162,7 @@ fn parse_line(line: usize, text: &str, min_length: usize) -> Result<UserImport, 
             return Err(format!("a name in `{field}` is empty or has a space, comma or control character"));
         }
     }
+    let created_at = record.created_at.as_deref().map(rfc3339).transpose()?;
     let secret = match (record.password_hash, password) {
         (Some(hash), None) => {
             PasswordHash::parse(&hash).map_err(|error| format!("`password_hash`: {error}"))?;
@@ -163,7 +183,15 @@ fn parse_line(line: usize, text: &str, min_length: usize) -> Result<UserImport, 
         scopes: record.scopes,
         secret,
         disabled: record.disabled,
+        created_at,
     })
+}
+
+fn rfc3339(text: &str) -> Result<Timestamp, String> {
+    let time: jiff::Timestamp = text
+        .parse()
+        .map_err(|_| "`created_at` is not a time as in RFC 3339, such as 2024-01-31T08:00:00Z")?;
+    Ok(Timestamp(time.as_millisecond()))
 }
 
 fn is_user_id(id: &str) -> bool {
@@ -218,6 +246,10 @@ mod tests {
         passwords::hash_now(password, 4)
     }
 
+    fn new_id() -> UserId {
+        "new".into()
+    }
+
     fn problems(text: &str) -> Vec<String> {
         let problems = UserImport::parse_lines(text, 8).err().expect("refused");
         problems.iter().map(LineProblem::to_string).collect()
@@ -236,9 +268,9 @@ mod tests {
         assert!(matches!(&bob.secret, Secret::Password(password) if password.as_str() == "correct horse"));
         let ann = users.pop().unwrap();
         assert!(matches!(&ann.secret, Secret::Hash(hash) if hash == HASH));
-        let ann = ann.into_user(Timestamp(5), hash_now).unwrap();
-        assert_eq!((ann.email.as_str(), ann.created_at), ("ann@example.com", Timestamp(5)));
-        assert!(is_user_id(&ann.id));
+        let ann = ann.into_user(Timestamp(7), new_id, hash_now).unwrap();
+        assert_eq!((ann.email.as_str(), ann.created_at), ("ann@example.com", Timestamp(7)));
+        assert_eq!(ann.id, "new");
     }
 
     #[test]
@@ -251,7 +283,7 @@ mod tests {
             scopes: vec!["a:b".into()],
             password_hash: HASH.into(),
             disabled: true,
-            created_at: Timestamp(5),
+            created_at: Timestamp(1_706_688_000_123),
             sessions_cut: None,
         };
         let line = export_line(&user);
@@ -261,9 +293,40 @@ mod tests {
             .unwrap()
             .pop()
             .unwrap()
-            .into_user(Timestamp(5), hash_now)
+            .into_user(Timestamp(7), new_id, hash_now)
             .unwrap();
         assert!(again == user);
+    }
+
+    #[test]
+    fn times_of_other_programs() {
+        for (written, millis) in [
+            ("1970-01-01T00:00:05Z", 5000),
+            ("1970-01-01T01:00:05.25+01:00", 5250),
+            ("1969-12-31T23:59:59.999Z", -1),
+        ] {
+            assert_eq!(rfc3339(written), Ok(Timestamp(millis)), "{written}");
+        }
+        for bad in ["", "5", "1970-01-01T00:00:05", "1970-01-01", "now", "+10000-01-01T00:00:00Z"] {
+            assert!(rfc3339(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_line_is_known_by_what_it_became() {
+        let record = |text: &str| UserImport::parse_lines(text, 8).ok().unwrap().pop().unwrap();
+        let user = |text: &str| record(text).into_user(Timestamp(7), new_id, hash_now).unwrap();
+        let other_hash = HASH.replace("2b$04$C", "2b$04$D");
+        let hashed = format!(r#"{{"email":"a@b","password_hash":"{HASH}"}}"#);
+        let elsewhere = hashed.replace(HASH, &other_hash);
+        let with_id = r#"{"id":"u1","email":"a@b","password":"correct horse"}"#;
+        let plain = r#"{"email":"a@b","password":"correct horse"}"#;
+        assert!(record(&hashed).became(&user(&hashed)));
+        assert!(!record(&hashed).became(&user(&elsewhere)));
+        assert!(record(with_id).became(&user(with_id)));
+        assert!(!record(with_id).became(&user(&with_id.replace("u1", "u2"))));
+        assert!(!record(with_id).became(&user(&with_id.replace("a@b", "c@d"))));
+        assert!(!record(plain).became(&user(plain)));
     }
 
     #[test]
@@ -283,6 +346,8 @@ mod tests {
             r#"{"email":"A@B","password":"correct horse"}"#,
             r#"{"email":"c@d","password":"correct horse","id":"u1"}"#,
             r#"{"email":"e@f","password":"correct horse","id":"u1"}"#,
+            r#"{"email":"g@h","password":"correct horse","created_at":"2024-01-31"}"#,
+            r#"{"email":"g@h","password":"correct horse","created_at":0}"#,
         ]
         .join("\n");
         let expected = [
@@ -292,7 +357,7 @@ mod tests {
             "line 4: `email` is not an e-mail address",
             "line 5: `password`: the password is one of the most common ones",
             "line 6: unknown field `role`, expected one of `id`, `email`, `name`, `roles`, `scopes`, \
-             `password_hash`, `password`, `disabled`",
+             `password_hash`, `password`, `disabled`, `created_at`",
             "line 7: duplicate field `email`",
             "line 8: `password_hash`: unknown hash format; known are $bcrypt-sha256$ (v=2,t=2b), $2a$, $2b$, \
              $2y$ and $argon2id$",
@@ -300,6 +365,8 @@ mod tests {
             "line 10: `id` must have 1 to 64 characters of visible ASCII",
             "line 12: the same address as in line 11",
             "line 14: the same id as in line 13",
+            "line 15: `created_at` is not a time as in RFC 3339, such as 2024-01-31T08:00:00Z",
+            "line 16: expected a string, see column 56",
         ];
         assert_eq!(problems(&text), expected);
     }

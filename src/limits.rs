@@ -3,8 +3,10 @@
 //! The generic cell rate algorithm (GCRA, the virtual scheduling form of ITU-T I.371): per caller one instant,
 //! the time at which the requests let through so far would have arrived had they come evenly spaced. A table of
 //! fixed size holds them. It never grows: when callers outnumber its slots, those nearest to a clean record are
-//! forgotten first, so a flood of new callers does not set free the one that is being held back. Nothing
-//! is shared between processes and nothing is stored.
+//! forgotten first, so a flood of new callers does not set free the one that is being held back. [`RateLimiter`]
+//! shares nothing between processes and stores nothing; [`FleetLimiter`] counts over all gateways.
+
+mod fleet;
 
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
@@ -12,6 +14,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
+pub use self::fleet::FleetLimiter;
 use crate::clock::Timestamp;
 
 /// Who is counted.
@@ -29,6 +32,23 @@ pub fn client_key(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64)),
         v4 => v4,
+    }
+}
+
+/// The limit of a route, counted here or over the fleet.
+pub enum Limiter {
+    Local(Box<RateLimiter>),
+    Fleet(Box<FleetLimiter>),
+}
+
+impl Limiter {
+    /// As [`RateLimiter::check`].
+    pub async fn check(&self, caller: &Caller<'_>, now: Timestamp) -> Result<(), Duration> {
+        match self {
+            Self::Local(limiter) => limiter.check(caller, now),
+            // Boxed, since it is rare and large: every request's future would have room for it.
+            Self::Fleet(limiter) => Box::pin(limiter.check(caller, now)).await,
+        }
     }
 }
 

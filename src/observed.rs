@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -12,8 +12,9 @@ use prometheus::{HistogramVec, IntCounterVec, IntGauge};
 use crate::clock::Timestamp;
 use crate::metrics::Metrics;
 use crate::store::{
-    Admission, CreateError, Email, Family, LoginAttempt, LoginThrottle, RefreshPolicy, Result, Rotation,
-    SessionId, Sessions, SessionsCut, ThrottlePolicy, Unavailable, User, UserChange, UserId, Users,
+    Admission, CreateError, Email, Family, Lease, LoginAttempt, LoginThrottle, RateLimits, RefreshPolicy,
+    Result, Rotation, SessionId, Sessions, SessionsCut, ThrottlePolicy, Unavailable, User, UserChange,
+    UserId, Users,
 };
 
 /// A store and what is known of its health.
@@ -23,7 +24,7 @@ pub struct Observed<S: ?Sized> {
 }
 
 impl<S: ?Sized> Observed<S> {
-    /// `part` is what it keeps: `users`, `sessions`, `throttle`.
+    /// `part` is what it keeps: `users`, `sessions`, `throttle`, `rate_limits`.
     pub fn new(inner: Arc<S>, part: &'static str, metrics: &Metrics) -> Arc<Self> {
         let up = metrics.store_up.with_label_values(&[part]);
         up.set(1);
@@ -116,6 +117,13 @@ impl Users for Observed<dyn Users> {
 
     async fn delete(&self, id: &str) -> Result<bool> {
         self.meter.of("delete", self.inner.delete(id)).await
+    }
+}
+
+#[async_trait]
+impl RateLimits for Observed<dyn RateLimits> {
+    async fn lease(&self, name: &str, requests: u32, window: Duration, now: Timestamp) -> Result<Lease> {
+        self.meter.of("lease", self.inner.lease(name, requests, window, now)).await
     }
 }
 

@@ -21,17 +21,17 @@ use crate::admin::Admin;
 use crate::auth::{Authenticator, IdentityHeaders};
 use crate::background::Background;
 use crate::clock::Timestamp;
-use crate::config::{Config, Limits, SessionStore, Target as TargetConfig};
+use crate::config::{Config, Limits, Rate, SessionStore, Target as TargetConfig};
 use crate::connection::Connections;
 use crate::context::RequestIds;
 use crate::endpoints::{Endpoint, Endpoints};
 use crate::gateway::Gateway;
-use crate::limits::RateLimiter;
+use crate::limits::{FleetLimiter, Limiter, RateLimiter};
 use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::passwords::Hasher;
 use crate::route::{HostPattern, Methods, Pattern, Table};
-use crate::store::{LoginThrottle, RefreshPolicy, Sessions, Users};
+use crate::store::{LoginThrottle, RateLimits, RefreshPolicy, Sessions, Users};
 use crate::target::{HeaderEdits, Route, Routes, Target};
 use crate::tokens::{DeviceCookies, Issuers, Mint, RefreshTokens, Revocations, SigningKeys, Verifier};
 use crate::upstream::Upstream;
@@ -92,6 +92,7 @@ pub fn routes(
     config: &Config,
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     metrics: &Metrics,
+    rate_limits: Option<Arc<dyn RateLimits>>,
 ) -> Result<Routes, StartError> {
     let mut configured = Vec::new();
     for policy in &config.routes {
@@ -109,7 +110,7 @@ pub fn routes(
         };
         let route = Route {
             target,
-            limiter: policy.rate_limit.map(|rate| RateLimiter::new(rate.requests, rate.per)),
+            limiter: policy.rate_limit.map(|rate| limiter(policy, rate, rate_limits.clone())),
             metrics: metrics.route(&label(&policy.host, &policy.path)),
             edits: HeaderEdits::new(policy),
             policy: policy.clone(),
@@ -133,6 +134,23 @@ pub fn routes(
     let build =
         |entries| Table::build(entries).map_err(|conflicts| format!("routes conflict: {conflicts:?}"));
     Ok(Routes::new(build(endpoints)?, build(configured)?))
+}
+
+/// The limit of a route: of the fleet where there is one.
+fn limiter(policy: &crate::config::Route, rate: Rate, fleet: Option<Arc<dyn RateLimits>>) -> Limiter {
+    let Some(fleet) = fleet else {
+        return Limiter::Local(Box::new(RateLimiter::new(rate.requests, rate.per)));
+    };
+    // Whoever changes the rate begins to count anew.
+    let name = format!(
+        "{} {} {:?} {}/{:?}",
+        policy.host,
+        policy.path.as_str(),
+        policy.methods,
+        rate.requests,
+        rate.per
+    );
+    Limiter::Fleet(Box::new(FleetLimiter::new(fleet, name, rate.requests, rate.per)))
 }
 
 fn label(host: &HostPattern, path: &Pattern) -> String {
@@ -175,15 +193,21 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     let _inside = runtime.enter();
 
     let tokens = token_parts(config, now)?;
-    let stores = Stores::open(config, tokens.revocations.clone())?;
+    let stores = runtime.block_on(Stores::open(config, tokens.revocations.clone()))?;
     if !runtime.block_on(stores.catch_up(CATCH_UP)) {
         tracing::error!("revocations not heard of yet: starting without, see sessions.unreachable_after");
     }
+    let refresh_tokens = RefreshTokens::load_or_create(&config.server.data_dir)?;
+    runtime.block_on(stores.check_fleet(&refresh_tokens.fingerprint()))?;
     let users: Arc<dyn Users> = Observed::new(stores.users, "users", &metrics);
     let sessions: Arc<dyn Sessions> = Observed::new(stores.sessions, "sessions", &metrics);
     let throttle: Arc<dyn LoginThrottle> = Observed::new(stores.throttle, "throttle", &metrics);
     let upstreams = upstreams(config);
-    let table = routes(config, &upstreams, &metrics)?;
+    let rate_limits: Option<Arc<dyn RateLimits>> = match stores.rate_limits {
+        Some(store) => Some(Observed::new(store, "rate_limits", &metrics)),
+        None => None,
+    };
+    let table = routes(config, &upstreams, &metrics, rate_limits)?;
     let identity_headers = Arc::new(IdentityHeaders::new(&config.identity.headers));
     let authenticator = Arc::new(Authenticator::new(
         tokens.verifier.clone(),
@@ -209,7 +233,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         )?),
         min_password_length: config.passwords.min_length,
         mint: tokens.mint.clone(),
-        refresh_tokens: RefreshTokens::load_or_create(&config.server.data_dir)?,
+        refresh_tokens,
         device_cookies: DeviceCookies::load_or_create(&config.server.data_dir)?,
         revocations: tokens.revocations.clone(),
         authenticator: authenticator.clone(),

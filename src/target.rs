@@ -8,7 +8,7 @@ use http::header::{self, HeaderValue};
 use crate::config;
 use crate::endpoints::Endpoint;
 use crate::header_alias::{fold, reads_as};
-use crate::limits::RateLimiter;
+use crate::limits::Limiter;
 use crate::metrics::RouteMetrics;
 use crate::reply::Reply;
 use crate::route::{CleanPath, Host, NoMatch, Table};
@@ -17,7 +17,7 @@ use crate::upstream::Upstream;
 pub struct Route {
     pub policy: config::Route,
     pub target: Target,
-    pub limiter: Option<RateLimiter>,
+    pub limiter: Option<Limiter>,
     pub metrics: RouteMetrics,
     pub edits: HeaderEdits,
 }

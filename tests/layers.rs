@@ -103,7 +103,7 @@ fn stages_do_not_import_each_other() {
 
 #[test]
 fn only_the_composition_root_names_a_concrete_store() {
-    let concrete = ["store::embedded", "store::mongo", "store::redis", "Embedded::open", "Redis::open"];
+    let concrete = ["store::embedded", "store::mongodb", "store::redis", "Embedded::open", "Redis::open"];
     let mut problems = Vec::new();
     for source in sources() {
         if source.name == "server/stores.rs" || source.module() == "store" {

@@ -7,8 +7,16 @@
 mod embedded;
 #[path = "store_contract/ending.rs"]
 mod ending;
+#[path = "store_contract/mongodb.rs"]
+mod mongodb;
+#[path = "store_contract/mongodb_adoption.rs"]
+mod mongodb_adoption;
+#[path = "store_contract/mongodb_faults.rs"]
+mod mongodb_faults;
 #[path = "store_contract/redis.rs"]
 mod redis;
+#[path = "store_contract/redis_rates.rs"]
+mod redis_rates;
 #[path = "store_contract/rotation.rs"]
 mod rotation;
 #[path = "store_contract/servers.rs"]
@@ -20,12 +28,24 @@ mod throttle;
 #[path = "store_contract/users.rs"]
 mod users;
 
+use portcullis::store::settings::IdType;
 use support::Deployment;
 
-/// Runs every case of the suite against the deployment that `$make` sets up.
+/// Runs every case of the suite, or those about users only, against the deployment that `$make` sets up.
 macro_rules! contract {
+    (users only, $name:ident, $make:expr) => {
+        mod $name {
+            contract!(@users $make);
+        }
+    };
     ($name:ident, $make:expr) => {
-        contract!(@cases $name, $make,
+        mod $name {
+            contract!(@users $make);
+            contract!(@sessions $make);
+        }
+    };
+    (@users $make:expr) => {
+        contract!(@cases $make,
             users: [
                 one_of_a_hundred_creates_of_one_address_wins,
                 an_id_is_used_once,
@@ -36,7 +56,11 @@ macro_rules! contract {
                 pages_follow_the_order_of_ids,
                 a_deleted_user_is_gone_and_frees_the_address,
                 text_of_any_kind_survives,
-            ],
+            ]
+        );
+    };
+    (@sessions $make:expr) => {
+        contract!(@cases $make,
             rotation: [
                 the_current_token_is_rotated,
                 the_predecessor_is_replayed_up_to_the_very_end_of_the_grace,
@@ -82,24 +106,22 @@ macro_rules! contract {
             ]
         );
     };
-    (@cases $name:ident, $make:expr, $($suite:ident: [$($case:ident),+ $(,)?]),+) => {
-        mod $name {
-            use super::*;
-            $(mod $suite {
-                use super::*;
-                $(
-                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-                    async fn $case() {
-                        crate::$suite::$case(&$make).await;
-                    }
-                )+
-            })+
-        }
+    (@cases $make:expr, $($suite:ident: [$($case:ident),+ $(,)?]),+) => {
+        $(mod $suite {
+            use crate::*;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $case() {
+                    crate::$suite::$case(&$make).await;
+                }
+            )+
+        })+
     };
 }
 
 contract!(on_sqlite, embedded::Files::new());
 contract!(on_redis, redis::OneServer::new());
+contract!(users only, on_mongodb, mongodb::OneDatabase::new(IdType::String));
 
 /// What expires is removed by sweeping, in stores that do not forget by themselves.
 mod sqlite_sweeps {

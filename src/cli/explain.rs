@@ -73,7 +73,7 @@ impl Explain {
                 .map(|(n, u)| (n.clone(), Arc::new(crate::upstream::Upstream::new(n, u, 0)))),
         );
         let metrics = Metrics::new()?;
-        let routes = server::routes(config, &upstreams, &metrics)?;
+        let routes = server::routes(config, &upstreams, &metrics, None)?;
         let route = match routes.find(&host, &path, &self.method) {
             Ok(route) => route.clone(),
             Err(NoMatch::NotFound) => {
@@ -109,7 +109,7 @@ impl Explain {
         let token = argument_or_stdin(token)?;
         let parts = server::token_parts(config, now)?;
         let verdict = block_on(async {
-            let stores = server::Stores::open(config, parts.revocations.clone())?;
+            let stores = server::Stores::open(config, parts.revocations.clone()).await?;
             stores.catch_up(server::CATCH_UP).await;
             Ok(parts.verifier.verify_or_refetch(&token, now).await)
         })?;

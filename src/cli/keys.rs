@@ -77,7 +77,7 @@ pub fn inspect(config: &Config, token: &str) -> Result<ExitCode, StartError> {
     }
     let parts = server::token_parts(config, now)?;
     let verdict = block_on(async {
-        let stores = server::Stores::open(config, parts.revocations.clone())?;
+        let stores = server::Stores::open(config, parts.revocations.clone()).await?;
         stores.catch_up(server::CATCH_UP).await;
         Ok(parts.verifier.verify_or_refetch(&token, now).await)
     })?;

@@ -2,6 +2,7 @@
 
 mod explain;
 mod keys;
+mod transfer;
 mod users;
 
 use std::path::{Path, PathBuf};

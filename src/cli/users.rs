@@ -10,10 +10,9 @@ use clap::{Args, Subcommand};
 use super::block_on;
 use crate::clock::Timestamp;
 use crate::config::Config;
-use crate::import::UserImport;
 use crate::passwords::{check_new, hash_now};
 use crate::server::{self, StartError, Stores};
-use crate::store::{CreateError, Email, SessionsCut, User, UserChange, is_display_name, is_role};
+use crate::store::{Email, SessionsCut, User, UserChange, is_display_name, is_role};
 
 #[derive(Subcommand)]
 pub enum UserCommand {
@@ -37,7 +36,13 @@ pub enum UserCommand {
     },
     /// Delete an account and end every session
     Delete { user: String },
-    /// Create accounts from JSON lines
+    /// Write all accounts as JSON lines, for `import`; they hold the password hashes: let nobody else read them
+    Export {
+        /// A new file, readable by its owner only; `-` for standard output
+        #[arg(long, default_value = "-")]
+        file: PathBuf,
+    },
+    /// Create accounts from JSON lines; those made by an earlier import of the same lines are passed over
     Import {
         /// `-` for standard input
         file: PathBuf,
@@ -60,7 +65,7 @@ pub struct Add {
 impl UserCommand {
     pub fn run(self, config: &Config) -> Result<ExitCode, StartError> {
         block_on(async {
-            let stores = Stores::open(config, Arc::new(()))?;
+            let stores = Stores::open(config, Arc::new(())).await?;
             let accounts = Accounts { stores, config };
             match self {
                 Self::Add(add) => accounts.add(add).await,
@@ -71,15 +76,16 @@ impl UserCommand {
                 Self::SetPassword { user } => accounts.set_password(&user).await,
                 Self::SetRoles { user, roles } => accounts.set_roles(&user, &roles).await,
                 Self::Delete { user } => accounts.delete(&user).await,
+                Self::Export { file } => accounts.export(&file).await,
                 Self::Import { file } => accounts.import(&file).await,
             }
         })
     }
 }
 
-struct Accounts<'a> {
-    stores: Stores,
-    config: &'a Config,
+pub(super) struct Accounts<'a> {
+    pub(super) stores: Stores,
+    pub(super) config: &'a Config,
 }
 
 impl Accounts<'_> {
@@ -151,7 +157,7 @@ impl Accounts<'_> {
     async fn disable(&self, who: &str) -> Result<ExitCode, StartError> {
         let user = self.find(who).await?;
         let change = UserChange { disabled: Some(true), ..UserChange::default() };
-        self.change_and_end_sessions(&user, change).await?;
+        self.change_and_end_sessions(&user, change, "is disabled").await?;
         println!("{} is disabled; its sessions have ended", user.email.as_str());
         Ok(ExitCode::SUCCESS)
     }
@@ -159,8 +165,8 @@ impl Accounts<'_> {
     async fn enable(&self, who: &str) -> Result<ExitCode, StartError> {
         let user = self.find(who).await?;
         let change = UserChange { disabled: Some(false), ..UserChange::default() };
-        self.stores.users.update(&user.id, change).await?;
-        self.stores.throttle.forgive(user.email.as_str()).await?;
+        self.change(&user, change).await?;
+        self.forgive(&user, "is enabled").await?;
         println!("{} is enabled", user.email.as_str());
         Ok(ExitCode::SUCCESS)
     }
@@ -169,8 +175,8 @@ impl Accounts<'_> {
         let user = self.find(who).await?;
         let hash = self.hash(&read_password()?, &user.email)?;
         let change = UserChange { password_hash: Some(hash), ..UserChange::default() };
-        self.change_and_end_sessions(&user, change).await?;
-        self.stores.throttle.forgive(user.email.as_str()).await?;
+        self.change_and_end_sessions(&user, change, "has a new password").await?;
+        self.forgive(&user, "has a new password and its sessions have ended").await?;
         println!("{} has a new password; its sessions have ended", user.email.as_str());
         Ok(ExitCode::SUCCESS)
     }
@@ -178,10 +184,7 @@ impl Accounts<'_> {
     async fn set_roles(&self, who: &str, roles: &str) -> Result<ExitCode, StartError> {
         let user = self.find(who).await?;
         let roles = split(roles)?;
-        self.stores
-            .users
-            .update(&user.id, UserChange { roles: Some(roles.clone()), ..UserChange::default() })
-            .await?;
+        self.change(&user, UserChange { roles: Some(roles.clone()), ..UserChange::default() }).await?;
         println!("{} has the roles: {}", user.email.as_str(), roles.join(","));
         Ok(ExitCode::SUCCESS)
     }
@@ -190,50 +193,52 @@ impl Accounts<'_> {
         let user = self.find(who).await?;
         // Disabled first: no session can begin while the others end.
         let change = UserChange { disabled: Some(true), ..UserChange::default() };
-        self.change_and_end_sessions(&user, change).await?;
-        self.stores.users.delete(&user.id).await?;
+        self.change_and_end_sessions(&user, change, "is disabled but not deleted").await?;
+        self.stores.users.delete(&user.id).await.map_err(|e| {
+            let email = user.email.as_str();
+            format!("{email} is disabled, its sessions have ended, but whether it is deleted is unknown: {e}; repeat the command")
+        })?;
         println!("{} is deleted; its sessions have ended", user.email.as_str());
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Reads everything, checks everything, and only then creates: a file with a mistake changes nothing.
-    async fn import(&self, file: &PathBuf) -> Result<ExitCode, StartError> {
-        let text = match file.to_str() {
-            Some("-") => std::io::read_to_string(std::io::stdin())?,
-            _ => std::fs::read_to_string(file).map_err(|e| format!("{}: {e}", file.display()))?,
-        };
-        let records = match UserImport::parse_lines(&text, self.config.passwords.min_length) {
-            Ok(records) => records,
-            Err(problems) => {
-                for problem in &problems {
-                    eprintln!("{}: {problem}", file.display());
-                }
-                return Err(format!("nothing imported: {} lines are wrong", problems.len()).into());
-            }
-        };
-        let (mut created, mut skipped) = (0, 0);
-        for record in records {
-            let line = record.line;
-            let user = record
-                .into_user(Timestamp::now(), |password| hash_now(password, self.config.passwords.cost))?;
-            match self.stores.users.create(user).await {
-                Ok(()) => created += 1,
-                Err(e @ (CreateError::AddressTaken | CreateError::IdTaken)) => {
-                    eprintln!("{}:{line}: skipped: {e}", file.display());
-                    skipped += 1;
-                }
-                Err(CreateError::Unavailable(e)) => return Err(format!("line {line}: {e}").into()),
-            }
-        }
-        println!("{created} imported, {skipped} skipped");
-        Ok(if skipped == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    /// `done` is what can be said of the user once the change is made.
+    async fn change_and_end_sessions(
+        &self,
+        user: &User,
+        change: UserChange,
+        done: &str,
+    ) -> Result<(), StartError> {
+        let cut = |at| SessionsCut { at, keep: None };
+        let sessions_cut = Some(cut(Timestamp::now()));
+        self.change(user, UserChange { sessions_cut, ..change }).await?;
+        // Until the change was committed somebody may have logged in as before: hence a second, later cut.
+        let policy = server::refresh_policy(self.config);
+        self.stores.sessions.end_all(&user.id, cut(Timestamp::now()), policy).await.map_err(|e| {
+            let email = user.email.as_str();
+            format!(
+                "{email} {done} and its sessions cannot be refreshed, but its access tokens may be accepted until \
+                 they expire: {e}; repeat the command"
+            )
+            .into()
+        })
     }
 
-    async fn change_and_end_sessions(&self, user: &User, change: UserChange) -> Result<(), StartError> {
-        let cut = SessionsCut { at: Timestamp::now(), keep: None };
-        self.stores.users.update(&user.id, UserChange { sessions_cut: Some(cut), ..change }).await?;
-        self.stores.sessions.end_all(&user.id, cut, server::refresh_policy(self.config)).await?;
-        Ok(())
+    async fn change(&self, user: &User, change: UserChange) -> Result<(), StartError> {
+        let email = user.email.as_str();
+        match self.stores.users.update(&user.id, change).await {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(format!("{email} was deleted meanwhile").into()),
+            // The store may have done it and failed to say so.
+            Err(e) => Err(format!("whether {email} was changed is unknown: {e}; repeat the command").into()),
+        }
+    }
+
+    async fn forgive(&self, user: &User, done: &str) -> Result<(), StartError> {
+        let email = user.email.as_str();
+        self.stores.throttle.forgive(email).await.map_err(|e| {
+            format!("{email} {done}, but its failed logins are not forgotten: {e}; repeat the command").into()
+        })
     }
 
     /// By id or by address.

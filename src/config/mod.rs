@@ -183,7 +183,6 @@ pub enum JwksSource {
 }
 
 // There is one in a process.
-#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum UserStore {
     Embedded,
@@ -191,7 +190,6 @@ pub enum UserStore {
 }
 
 // There is one in a process.
-#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug)]
 pub enum SessionStore {
     Embedded,

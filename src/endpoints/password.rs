@@ -6,6 +6,7 @@ use super::logout::caller;
 use super::register::check_new;
 use super::session::busy;
 use super::{Endpoints, Request, json, login};
+use crate::clock::Timestamp;
 use crate::fault::{Challenge, Fault};
 use crate::passwords::Verdict;
 use crate::reply::Reply;
@@ -52,7 +53,7 @@ impl Endpoints {
         self.throttle.succeeded(&attempt, request.now).await?;
 
         let hash = self.hasher.hash(new.as_bytes()).await.map_err(|full| busy(full.retry_after))?;
-        let cut = SessionsCut { at: crate::clock::Timestamp::now(), keep: Some(session) };
+        let cut = SessionsCut { at: Timestamp::now(), keep: Some(session) };
         let change = UserChange {
             password_hash: Some(hash),
             if_password_hash: Some(user.password_hash),
@@ -66,7 +67,8 @@ impl Endpoints {
                 "The password was changed by another request meanwhile.",
             ));
         }
-        self.end_all(&id, cut).await?;
+        // Until the change was committed somebody may have logged in with the old password: hence a second, later cut.
+        self.end_all(&id, SessionsCut { at: Timestamp::now(), ..cut }).await?;
         Ok(Reply::empty(204))
     }
 }

@@ -5,6 +5,7 @@
 //! guesses (invariant 9).
 
 pub mod embedded;
+pub mod mongodb;
 pub mod redis;
 pub mod rotation;
 pub mod settings;
@@ -234,6 +235,25 @@ impl RevocationSink for () {
     fn session(&self, _: &str, _: SessionId, _: Timestamp) {}
     fn user(&self, _: &str, _: SessionsCut, _: Timestamp) {}
     fn heard_until(&self, _: Timestamp) {}
+}
+
+/// A part of what a caller may do within a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// So many requests, at least one, to be made within `lifetime`: until then they are counted as made.
+    Granted {
+        requests: u32,
+        lifetime: Duration,
+    },
+    Exhausted {
+        retry_after: Duration,
+    },
+}
+
+#[async_trait]
+pub trait RateLimits: Send + Sync {
+    /// Takes part of the `requests` in each `window` that `name` (a caller of a route) has over the whole fleet.
+    async fn lease(&self, name: &str, requests: u32, window: Duration, now: Timestamp) -> Result<Lease>;
 }
 
 /// Who is trying to log in, for the throttle.

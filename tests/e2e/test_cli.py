@@ -1,15 +1,19 @@
 """`user`, `keys` and `token` commands: exit codes, messages, and their effect with the gateway up and down."""
 
+import contextlib
 import json
 import re
+import signal
+import sqlite3
+import subprocess
 import uuid
 
 import jwt
 import pytest
 from passlib.hash import bcrypt_sha256
 
-from accounts import everything, problem, rows
-from conftest import PASSWORD, Gateway, eventually
+from accounts import database_file, everything, problem, rows
+from conftest import BINARY, PASSWORD, Gateway, eventually
 
 ROUTE = '[throttle]\naddress_failures = 1000000\n[[routes]]\npath = "/api/{*rest}"\nrespond = { status = 200 }\n'
 HASH = "$2b$04$CCCCCCCCCCCCCCCCCCCCC.FXJHjF.8tyWAsIeGLxC7hC/nyX4QxgC"
@@ -154,6 +158,7 @@ WRONG_LINES = {
     "bad address": (json.dumps({"email": "nobody", "password": PASSWORD}), "e-mail"),
     "the same address": (json.dumps({"email": "FIRST@example.com", "password": PASSWORD}), "line 1"),
     "the same id": (json.dumps({"id": "u1", "email": "b@example.com", "password": PASSWORD}), "line 1"),
+    "not a time": (json.dumps({"email": "b@example.com", "password": PASSWORD, "created_at": "yesterday"}), "RFC 3339"),
     "expensive argon2id": (json.dumps({"email": "b@example.com", "password_hash": EXPENSIVE}), "line 2"),
 }
 
@@ -183,7 +188,7 @@ def test_user_import_leaves_existing_accounts_alone(gateway, tmp_path):
     done = gateway.cli("user", "import", file, check=False)
     assert done.returncode == 1
     assert f"{file}:1" in done.stderr and "already registered" in done.stderr
-    assert "1 imported, 1 skipped" in done.stdout
+    assert "1 imported, 0 already there, 1 skipped" in done.stdout
     assert rows(gateway, "SELECT * FROM users WHERE email = ?", existing) == before
     assert user_row(gateway, fresh)[2] == '["admin"]'
     fails(gateway, "user", "import", tmp_path / "missing.jsonl", says="missing.jsonl")
@@ -195,6 +200,136 @@ def test_user_import_keeps_ids_and_disabled_accounts_disabled(gateway):
     record = {"id": user_id, "email": address, "name": "Bob", "roles": ["r"], "scopes": ["s"], "password": PASSWORD, "disabled": True}
     gateway.cli("user", "import", "-", stdin=json.dumps(record))
     assert user_row(gateway, address) == (user_id, "Bob", '["r"]', '["s"]', 1)
+
+
+def users_but(gateway, *columns):
+    """Every account, without these columns."""
+    kept = [c for c in ("id", "email", "name", "roles", "scopes", "password_hash", "disabled", "created_at") if c not in columns]
+    return rows(gateway, f"SELECT {', '.join(kept)} FROM users ORDER BY email")
+
+
+@pytest.mark.parametrize("to_file", [True, False], ids=["file", "stdout"])
+def test_user_export_and_import_carry_every_account(gateways, tmp_path, to_file):
+    """Moving to another store must lose neither accounts, nor ids backends know, nor passwords; 1,100 are three pages."""
+    here, there = gateways(ROUTE), gateways(ROUTE)
+    lines = [{"email": f"many{n}@example.com", "password_hash": HASH} for n in range(1100)]
+    lines[0] |= {"name": "Ann \"O'Neil\" \u00e9", "roles": ["admin", "Domain-Admins"], "scopes": ["a:b"], "disabled": True, "id": "legacy/1"}
+    lines[1] |= {"created_at": "2015-10-21T07:28:00.5Z"}
+    here.cli("user", "import", "-", stdin="\n".join(map(json.dumps, lines)))
+    address = add(here)
+    file = tmp_path / "users.jsonl"
+    done = here.cli("user", "export", *(["--file", str(file)] if to_file else []))
+    assert "1101 exported" in done.stderr and "password hashes" in done.stderr
+    text = file.read_text() if to_file else done.stdout
+    assert text.endswith("\n") and len(text.splitlines()) == 1101
+    assert "1101 imported, 0 already there, 0 skipped" in there.cli("user", "import", "-", stdin=text).stdout
+    assert users_but(there) == users_but(here)
+    created = rows(there, "SELECT created_at FROM users WHERE email = 'many1@example.com'")[0][0]
+    assert created == 1445412480500
+    assert there.login(address).status_code == 200
+    assert there.cli("user", "export").stdout == text
+
+
+def test_user_export_of_nobody(gateways, tmp_path):
+    """A first import must be able to read what an empty store gave."""
+    gateway, file = gateways(ROUTE), tmp_path / "none.jsonl"
+    assert "0 exported" in gateway.cli("user", "export", "--file", str(file)).stderr
+    assert file.read_text() == ""
+    assert "0 imported" in gateway.cli("user", "import", str(file)).stdout
+
+
+def test_user_export_writes_a_new_file_for_its_owner_only(gateway, tmp_path):
+    """It holds every password hash; and a typing mistake must not cost a file that is there."""
+    add(gateway)
+    file = tmp_path / "users.jsonl"
+    gateway.cli("user", "export", "--file", str(file))
+    assert file.stat().st_mode & 0o777 == 0o600
+    before = file.read_text()
+    dangling = tmp_path / "link"
+    dangling.symlink_to(tmp_path / "elsewhere")
+    for taken in (file, dangling, tmp_path):
+        fails(gateway, "user", "export", "--file", str(taken), says=str(taken))
+    fails(gateway, "user", "export", "--file", str(tmp_path / "missing" / "x"), says="missing")
+    assert file.read_text() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "users.jsonl"], "something is left behind"
+
+
+def test_user_export_that_cannot_be_written_is_an_error(gateway):
+    """Half an export that passes for a whole one would lose accounts."""
+    add(gateway)
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([str(BINARY), "user", "export", "-c", str(gateway.file)], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1 and "No space left" in done.stderr and "exported" not in done.stderr, done
+
+
+def test_user_export_that_is_interrupted_leaves_no_file(gateways, tmp_path):
+    """Password hashes under a name nobody looks for would stay there for ever."""
+    gateway = gateways(ROUTE)
+    with contextlib.closing(sqlite3.connect(database_file(gateway), timeout=10)) as db, db:
+        db.executemany(
+            "INSERT INTO users (id, email, roles, scopes, password_hash, disabled, created_at) VALUES (?, ?, '[]', '[]', ?, 0, 0)",
+            ((f"{n:09}", f"{n}@example.com", HASH) for n in range(200_000)),
+        )
+    folder = tmp_path / "exports"
+    folder.mkdir()
+    file = folder / "users.jsonl"
+    run = subprocess.Popen([str(BINARY), "user", "export", "--file", str(file), "-c", str(gateway.file)], stderr=subprocess.PIPE, text=True)
+    eventually(lambda: sum(p.stat().st_size for p in folder.iterdir()) > 100_000, 20, "the export having begun")
+    assert not file.exists() and all(p.stat().st_mode & 0o777 == 0o600 for p in folder.iterdir())
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=20)[1]
+    assert run.returncode == 1 and "interrupted: nothing is written" in said, said
+    assert list(folder.iterdir()) == []
+
+
+def test_user_import_can_be_repeated(gateway):
+    """An import that was interrupted is begun again: what it made must not count as a mistake."""
+    addresses = [email() for _ in range(3)]
+    by_id = json.dumps({"id": uuid.uuid4().hex, "email": addresses[0], "password": PASSWORD, "roles": ["a"]})
+    by_hash = json.dumps({"email": addresses[1], "password_hash": HASH})
+    fresh = json.dumps({"email": addresses[2], "password_hash": HASH})
+    gateway.cli("user", "import", "-", stdin=f"{by_id}\n{by_hash}\n")
+    gateway.cli("user", "set-roles", addresses[0], "b")
+    before = [rows(gateway, "SELECT * FROM users WHERE email = ?", a) for a in addresses[:2]]
+    done = gateway.cli("user", "import", "-", stdin=f"{by_id}\n{by_hash}\n{fresh}\n")
+    assert "1 imported, 2 already there, 0 skipped" in done.stdout and "skipped" not in done.stderr
+    assert [rows(gateway, "SELECT * FROM users WHERE email = ?", a) for a in addresses[:2]] == before
+
+
+def test_user_import_of_somebody_else_is_not_a_repetition(gateway):
+    """Another account under the same address or id must show in the exit code."""
+    address, user_id = email(), uuid.uuid4().hex
+    gateway.cli("user", "import", "-", stdin=json.dumps({"id": user_id, "email": address, "password_hash": HASH}))
+    before = everything(gateway)
+    for record, says in (
+        ({"id": user_id, "email": email(), "password_hash": HASH}, "id is already in use"),
+        ({"id": user_id + "x", "email": address, "password_hash": HASH}, "already registered"),
+        ({"email": address, "password_hash": HASH.replace("$04$C", "$04$D")}, "already registered"),
+        ({"email": address, "password": PASSWORD}, "already registered"),
+    ):
+        done = fails(gateway, "user", "import", "-", stdin=json.dumps(record), says=says)
+        assert "0 imported, 0 already there, 1 skipped" in done.stdout
+    assert everything(gateway) == before
+
+
+def test_user_import_that_is_killed_is_taken_up_again(gateways):
+    """SIGINT and SIGKILL between any two accounts: whole accounts only, and the second run makes the rest."""
+    gateway = gateways(ROUTE)
+    text = "".join(json.dumps({"id": f"u{n}", "email": f"u{n}@example.com", "password_hash": HASH}) + "\n" for n in range(3000))
+    for end in (signal.SIGINT, signal.SIGKILL):
+        count = len(users_but(gateway))
+        run = subprocess.Popen([str(BINARY), "user", "import", "-", "-c", str(gateway.file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        run.stdin.write(text)
+        run.stdin.close()
+        eventually(lambda: len(users_but(gateway)) > count + 20, 20, "the import having begun")
+        run.send_signal(end)
+        assert run.wait(20) == -end, "it was done before it could be killed"
+        run.stdout.close(), run.stderr.close()
+    made = len(users_but(gateway))
+    assert 20 < made < 3000
+    done = gateway.cli("user", "import", "-", stdin=text)
+    assert f"{3000 - made} imported, {made} already there, 0 skipped" in done.stdout
+    assert len(users_but(gateway)) == 3000
 
 
 def kids(gateway):

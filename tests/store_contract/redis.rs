@@ -51,3 +51,14 @@ impl Deployment for OneServer {
         Gateway { users, sessions: store.clone(), throttle: store, heard }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_first_gateway_says_what_fleet_it_is() {
+    let on = OneServer::new();
+    let open = || Redis::open(&on.settings, Arc::new(()), Clock::Server).unwrap();
+    let (first, second) = (open(), open());
+    assert!(first.is_of_this_fleet("0123").await.unwrap());
+    assert!(second.is_of_this_fleet("0123").await.unwrap());
+    assert!(!second.is_of_this_fleet("4567").await.unwrap());
+    assert!(second.is_of_this_fleet("0123").await.unwrap(), "a stranger changes nothing");
+}

@@ -18,9 +18,17 @@ pub struct Server {
 impl Server {
     /// Runs `command`, which listens on `port`.
     pub fn start(port: u16, command: &[&str]) -> Self {
+        Self::start_with(port, command, "")
+    }
+
+    /// The same; the folder `data` is removed once the test process has ended.
+    pub fn start_with(port: u16, command: &[&str], data: &str) -> Self {
+        let script =
+            r#""$@" >/dev/null & echo $!; read -r _; kill -9 $!; wait; [ -z "$DATA" ] || rm -rf "$DATA""#;
         let mut child = Command::new("sh")
-            .args(["-c", r#""$@" >/dev/null & echo $!; read -r _; kill -9 $!"#, "sh"])
+            .args(["-c", script, "sh"])
             .args(command)
+            .env("DATA", data)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -11,7 +11,6 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::announcement::Announcement;
 use super::link::{Link, unavailable};
-use super::scripts::Scripts;
 use crate::clock::Timestamp;
 use crate::store::{Result, RevocationSink};
 
@@ -19,7 +18,7 @@ use crate::store::{Result, RevocationSink};
 /// connection of its own that would have to be watched over in turn.
 const PERIOD: Duration = Duration::from_millis(50);
 /// Entries read at once.
-const PAGE: usize = 2_000;
+const PAGE: usize = 10_000;
 
 /// Milliseconds and sequence number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,7 +91,6 @@ impl Delivery {
 /// Follows `stream` until nobody holds the link any more.
 pub async fn follow(
     link: Weak<Link>,
-    scripts: Arc<Scripts>,
     stream: String,
     delivery: Arc<Delivery>,
     caught_up: watch::Sender<bool>,
@@ -104,7 +102,7 @@ pub async fn follow(
         ticks.tick().await;
         let Some(link) = link.upgrade().filter(|_| !caught_up.is_closed()) else { return };
         // Down is reported by those who need Redis; here it shows as lag.
-        while let Ok(more) = read_page(&link, &scripts, &stream, &delivery, &mut heard_on).await {
+        while let Ok(more) = read_page(&link, &stream, &delivery, &mut heard_on).await {
             if !more {
                 let _ = caught_up.send_replace(true);
                 break;
@@ -114,34 +112,30 @@ pub async fn follow(
 }
 
 /// Whether there is more to read.
-async fn read_page(
-    link: &Link,
-    scripts: &Scripts,
-    stream: &str,
-    delivery: &Delivery,
-    heard_on: &mut u64,
-) -> Result<bool> {
+async fn read_page(link: &Link, stream: &str, delivery: &Delivery, heard_on: &mut u64) -> Result<bool> {
     let asked = Timestamp::now();
     let last = delivery.last();
-    let mut call = scripts.follow.arg("");
-    call.arg(format!("{}-{}", last.0, last.1)).arg(PAGE).key(stream);
-    let call = &call;
-    type Page = (i64, String, Vec<(String, Vec<String>)>);
-    let (connection, (server_time, newest, entries)): (u64, Page) =
-        link.call_numbered(async |mut connection| call.invoke_async(&mut connection).await).await?;
-    let newest = EntryId::parse(&newest).ok_or_else(|| unavailable("an odd script reply"))?;
+    let mut question = redis::pipe();
+    question.cmd("XREVRANGE").arg(stream).arg("+").arg("-").arg("COUNT").arg(1);
+    let after = format!("({}-{}", last.0, last.1);
+    question.cmd("XRANGE").arg(stream).arg(after).arg("+").arg("COUNT").arg(PAGE);
+    let question = &question;
+    type Entries = Vec<(String, Vec<String>)>;
+    let (connection, (newest, entries)): (u64, (Entries, Entries)) =
+        link.call_numbered(async |mut connection| question.query_async(&mut connection).await).await?;
+    let number = |text: &str| EntryId::parse(text).ok_or_else(|| unavailable("an odd stream entry"));
+    let newest = newest.first().map_or(Ok(EntryId::default()), |(text, _)| number(text))?;
     if connection != *heard_on || newest < last {
+        warn_of_skew(link).await?;
         *heard_on = connection;
-        warn_of_skew(server_time, asked);
         if last != EntryId::default() {
             delivery.begin_again();
             return Ok(true);
         }
     }
     let more = entries.len() == PAGE;
-    for (number, fields) in &entries {
-        let number = EntryId::parse(number).ok_or_else(|| unavailable("an odd script reply"))?;
-        delivery.deliver(number, fields, asked);
+    for (text, fields) in &entries {
+        delivery.deliver(number(text)?, fields, asked);
     }
     if !more {
         delivery.sink.heard_until(asked);
@@ -150,12 +144,18 @@ async fn read_page(
 }
 
 /// Clocks that differ by seconds make tokens expire early or late, and logins look older than a logout before them.
-fn warn_of_skew(server_time: i64, local: Timestamp) {
-    let skew = server_time.saturating_sub(local.0);
+async fn warn_of_skew(link: &Link) -> Result<()> {
+    let question = redis::cmd("TIME");
+    let question = &question;
+    let (seconds, microseconds): (i64, i64) =
+        link.call(async |mut connection| question.query_async(&mut connection).await).await?;
+    let skew =
+        seconds.saturating_mul(1000).saturating_add(microseconds / 1000).saturating_sub(Timestamp::now().0);
     if skew.unsigned_abs() > 2_000 {
         tracing::warn!(
             milliseconds = skew,
             "the clock of Redis differs from this machine's: synchronise both (NTP), or logins close to a logout fail"
         );
     }
+    Ok(())
 }

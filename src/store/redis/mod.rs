@@ -11,11 +11,13 @@
 mod announcement;
 mod follow;
 mod link;
+mod rate_limits;
 mod scripts;
 mod sessions;
 mod throttle;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::redis::ScriptInvocation;
 use aws_lc_rs::digest::{SHA256, digest};
@@ -30,6 +32,9 @@ use self::scripts::Scripts;
 use crate::clock::Timestamp;
 use crate::store::settings::RedisSettings;
 use crate::store::{Result, RevocationSink};
+
+/// How long a fleet is remembered after its last gateway was started: longer than any session lives without one.
+const FLEET_MEMORY: Duration = Duration::from_secs(400 * 86_400);
 
 /// Whose clock decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,19 +70,39 @@ impl Redis {
         let delivery = Arc::new(Delivery::new(sink));
         let stream = stream(&settings.prefix);
         let (publish, caught_up) = watch::channel(false);
-        tokio::spawn(follow::follow(
-            Arc::downgrade(&link),
-            scripts.clone(),
-            stream,
-            delivery.clone(),
-            publish,
-        ));
+        tokio::spawn(follow::follow(Arc::downgrade(&link), stream, delivery.clone(), publish));
         Ok(Arc::new(Self { link, scripts, prefix: settings.prefix.clone(), clock, delivery, caught_up }))
     }
 
     /// Returns once the revocations in force have been passed on. Without Redis that is never.
     pub async fn caught_up(&self) {
         let _ = self.caught_up.clone().wait_for(|done| *done).await;
+    }
+
+    /// Whether `fingerprint`, of what all gateways of a fleet must have in common, is the fleet's. The first gateway
+    /// of all says what it is.
+    pub async fn is_of_this_fleet(&self, fingerprint: &str) -> Result<bool> {
+        let key = self.fleet_key();
+        let mut claim = ::redis::pipe();
+        claim
+            .cmd("SET")
+            .arg(&key)
+            .arg(fingerprint)
+            .arg("NX")
+            .arg("PX")
+            .arg(FLEET_MEMORY.as_millis() as u64)
+            .ignore();
+        claim.cmd("PEXPIRE").arg(&key).arg(FLEET_MEMORY.as_millis() as u64).ignore();
+        claim.cmd("GET").arg(&key);
+        let claim = &claim;
+        let (known,): (String,) =
+            self.link.call(async |mut connection| claim.query_async(&mut connection).await).await?;
+        Ok(known == fingerprint)
+    }
+
+    /// Where the fingerprint of the fleet is kept.
+    pub fn fleet_key(&self) -> String {
+        format!("{}:fleet", self.prefix)
     }
 
     /// ARGV[1] of every script.

@@ -16,11 +16,11 @@ pub struct Scripts {
     pub end: Script,
     pub end_all: Script,
     pub announced: Script,
-    pub follow: Script,
     pub run: Script,
     pub run_undo: Script,
     pub window: Script,
     pub window_undo: Script,
+    pub lease: Script,
 }
 
 impl Scripts {
@@ -31,11 +31,11 @@ impl Scripts {
             end: script!("clock", "session", "end"),
             end_all: script!("clock", "session", "end_all"),
             announced: script!("clock", "session", "announced"),
-            follow: script!("clock", "follow"),
             run: script!("clock", "run"),
             run_undo: script!("clock", "run_undo"),
             window: script!("clock", "window"),
             window_undo: script!("clock", "window_undo"),
+            lease: script!("clock", "lease"),
         }
     }
 }
