@@ -57,7 +57,7 @@ def world(tmp_path, fleets, request):
         mongo = MongoServer(tmp_path)
         mongo.relay = Relay(mongo.port)
         started += [mongo, mongo.relay]
-        users = f'[users]\nstore = "mongodb"\nuri = "mongodb://127.0.0.1:{mongo.relay.port}/?directConnection=true"\n'
+        users = mongo.users(mongo.relay.port)
     if fault.name == "failover":
         replica = Redis(tmp_path)
         replica.replicate(redis.port)
