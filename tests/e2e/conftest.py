@@ -379,6 +379,16 @@ def redis(tmp_path):
     server.stop()
 
 
+@pytest.fixture(scope="session")
+def mongo(tmp_path_factory):
+    """One MongoDB for all tests that leave it as it is; `mongo.users()` is a configuration with a database of its own."""
+    from servers import MongoServer
+
+    server = MongoServer(tmp_path_factory.mktemp("mongodb"), anybodys=True)
+    yield server
+    server.stop()
+
+
 @pytest.fixture
 def fleets(tmp_path):
     """`fleets(redis, ...)` gives a fleet without gateways yet."""

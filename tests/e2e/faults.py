@@ -73,13 +73,13 @@ def clients_go_on(world):
 
 
 def fail_over(world):
-    eventually(lambda: world.redis.offset() == world.replica.offset(), 10, "the replica in step")
+    world.replica.catch_up(world.redis)
     world.redis.stop()
 
 
 def promoted(world):
     eventually(lambda: world.sentinel.master_port() == world.replica.port, 20, "the promotion")
-    eventually(lambda: "role:master" in world.replica.ask("INFO", "replication"), 20, "the promotion done")
+    eventually(world.replica.is_master, 20, "the promotion done")
 
 
 def redis_empty(world):

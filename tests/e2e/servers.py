@@ -66,9 +66,26 @@ class Redis:
         with Resp(self.port) as connection:
             return connection.ask(*command)
 
-    def replicate(self, master):
-        self.ask("REPLICAOF", "127.0.0.1", master.port)
-        eventually(lambda: "master_link_status:up" in self.ask("INFO", "replication"), 10, "the replica in step")
+    def is_replicating(self):
+        return self.says("master_link_status:up")
+
+    def is_master(self):
+        return self.says("role:master")
+
+    def says(self, line):
+        # A change of role closes connections.
+        with contextlib.suppress(OSError):
+            return line in self.ask("INFO", "replication")
+        return False
+
+    def replicate(self, port):
+        self.ask("REPLICAOF", "127.0.0.1", port)
+        eventually(self.is_replicating, 10, "the replica in step")
+
+    def catch_up(self, master):
+        """Returns when this replica has what `master` had when it was called."""
+        mark = master.offset()
+        eventually(lambda: self.offset() >= mark, 10, "the replica in step")
 
     def promote(self):
         self.ask("REPLICAOF", "NO", "ONE")
@@ -206,16 +223,21 @@ def mongodb_kind():
 
 
 class MongoServer:
-    """A MongoDB of our own; it keeps what it was told through SIGKILL and `start`."""
+    """A MongoDB of our own, which keeps what it was told through SIGKILL and `start`; or, `anybodys`, the one of $TEST_MONGODB_URI."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, anybodys=False):
         self.folder, self.port, self.process = folder / f"mongodb-{uuid.uuid4().hex[:6]}", free_port(), None
+        self.uri = f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
+        if anybodys and os.environ.get("TEST_MONGODB_URI"):
+            self.uri = os.environ["TEST_MONGODB_URI"]
+            return
         self.folder.mkdir()
         self.start()
 
-    @property
-    def uri(self):
-        return f"mongodb://127.0.0.1:{self.port}/?directConnection=true"
+    def users(self, port=None):
+        """The [users] of a gateway: a new database, through `port` when there is something in between."""
+        uri = f"mongodb://127.0.0.1:{port}/?directConnection=true" if port else self.uri
+        return f'[users]\nstore = "mongodb"\nuri = "{uri}"\ndatabase = "portcullis_{uuid.uuid4().hex[:12]}"\n'
 
     def start(self):
         if shutil.which("mongod"):
@@ -228,8 +250,9 @@ class MongoServer:
         return self
 
     def stop(self, how=signal.SIGKILL):
-        self.resume()
-        return self.process.stop(how)
+        if self.process:
+            self.resume()
+            self.process.stop(how)
 
     def pause(self):
         self.process.process.send_signal(signal.SIGSTOP)

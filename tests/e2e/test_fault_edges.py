@@ -79,8 +79,7 @@ def test_a_gateway_that_starts_without_mongodb_serves_tokens_and_recovers(tmp_pa
     """A restart while MongoDB is away costs logins, and nothing else."""
     mongo = MongoServer(tmp_path)
     try:
-        users = f'[users]\nstore = "mongodb"\nuri = "{mongo.uri}"\n'
-        fleet = fleets(redis, users=users)
+        fleet = fleets(redis, users=mongo.users())
         first = fleet.add()
         account, ended = first.register(), first.register()
         first.post("/auth/logout", {"refresh_token": ended.refresh})

@@ -57,10 +57,10 @@ def world(tmp_path, fleets, request):
         mongo = MongoServer(tmp_path)
         mongo.relay = Relay(mongo.port)
         started += [mongo, mongo.relay]
-        users = f'[users]\nstore = "mongodb"\nuri = "mongodb://127.0.0.1:{mongo.relay.port}/?directConnection=true"\n'
+        users = mongo.users(mongo.relay.port)
     if fault.name == "failover":
         replica = Redis(tmp_path)
-        replica.replicate(redis)
+        replica.replicate(redis.port)
         sentinel = Sentinel(tmp_path, redis)
         started += [replica, sentinel]
         url = sentinel.url
