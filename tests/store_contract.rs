@@ -9,6 +9,8 @@ mod embedded;
 mod ending;
 #[path = "store_contract/redis.rs"]
 mod redis;
+#[path = "store_contract/redis_failover.rs"]
+mod redis_failover;
 #[path = "store_contract/redis_faults.rs"]
 mod redis_faults;
 #[path = "store_contract/redis_topologies.rs"]
