@@ -13,6 +13,10 @@ mod redis;
 mod redis_failover;
 #[path = "store_contract/redis_faults.rs"]
 mod redis_faults;
+#[path = "store_contract/redis_figures.rs"]
+mod redis_figures;
+#[path = "store_contract/redis_keys.rs"]
+mod redis_keys;
 #[path = "store_contract/redis_topologies.rs"]
 mod redis_topologies;
 #[path = "store_contract/rotation.rs"]
