@@ -15,8 +15,14 @@ mod mongodb_adoption;
 mod mongodb_faults;
 #[path = "store_contract/redis.rs"]
 mod redis;
+#[path = "store_contract/redis_failover.rs"]
+mod redis_failover;
 #[path = "store_contract/redis_faults.rs"]
 mod redis_faults;
+#[path = "store_contract/redis_figures.rs"]
+mod redis_figures;
+#[path = "store_contract/redis_keys.rs"]
+mod redis_keys;
 #[path = "store_contract/redis_rates.rs"]
 mod redis_rates;
 #[path = "store_contract/redis_topologies.rs"]

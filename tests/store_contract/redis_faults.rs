@@ -88,15 +88,15 @@ async fn a_slow_server_serves() {
 
 /// Passes bytes on to a server. The reply that comes after `cut` has been set is cut off after so many bytes, and
 /// the connection reset; then it passes everything on again.
-struct Relay {
-    port: u16,
-    cut: Arc<AtomicUsize>,
+pub struct Relay {
+    pub port: u16,
+    pub cut: Arc<AtomicUsize>,
 }
 
-const WHOLE: usize = usize::MAX;
+pub const WHOLE: usize = usize::MAX;
 
 impl Relay {
-    async fn to(server: u16) -> Self {
+    pub async fn to(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let cut = Arc::new(AtomicUsize::new(WHOLE));
@@ -111,7 +111,7 @@ impl Relay {
 }
 
 async fn relay(client: TcpStream, server: u16, cut: Arc<AtomicUsize>) {
-    let server = TcpStream::connect(("127.0.0.1", server)).await.unwrap();
+    let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
     tokio::spawn(async move {

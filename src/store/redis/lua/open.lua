@@ -11,4 +11,5 @@ if cut and cut.at >= began and cut.keep ~= id then f.state = CUT end
 -- The first write of a script is the one that Redis refuses when its memory is full.
 write(id, f)
 prune()
+keep_until(math.min(f.idle, f.absolute))
 return answer('opened')

@@ -2,6 +2,7 @@
 --   s:<session>  generation, state, rotated_at, idle_expiry, absolute_expiry, began, address, device
 --   x:<session>  when the revocation of this session, which has been announced, is over
 --   cut          at, keep, when it is over: the last end of all sessions
+--   look         in a large hash: when to look through it again, and from how many fields on
 -- Instants are milliseconds since 1970 by this server's clock, whatever the gateways' clocks say; a gateway says
 -- how long ago something was. KEYS[2] is the stream of revocations; in a cluster it lives elsewhere, and what is
 -- owed to it is handed back to the gateway.
@@ -9,9 +10,7 @@ local user, stream = KEYS[1], KEYS[2]
 
 local ACTIVE, REVOKED, CUT = 'a', 'r', 'c'
 
-local function read(id)
-  local text = redis.call('HGET', user, 's:' .. id)
-  if not text then return nil end
+local function parse(text)
   local g, state, rotated, idle, absolute, began, address, device =
     string.match(text, '^(%d+) (%a) (-?%d+) (-?%d+) (-?%d+) (-?%d+) (%S*) (.*)$')
   -- Not a decision: the gateway answers that the store is unavailable.
@@ -20,6 +19,11 @@ local function read(id)
     generation = tonumber(g), state = state, rotated = tonumber(rotated), idle = tonumber(idle),
     absolute = tonumber(absolute), began = tonumber(began), address = address, device = device,
   }
+end
+
+local function read(id)
+  local text = redis.call('HGET', user, 's:' .. id)
+  return text and parse(text)
 end
 
 local function write(id, f)
@@ -69,23 +73,50 @@ local function read_cut()
   return { at = tonumber(at), keep = keep, over = tonumber(over) }
 end
 
--- Drops what is over and lets the hash live as long as what is left.
+-- Most sessions a user has for long. Programs that log in for every call, and people who mean harm, would otherwise fill the
+-- memory, and every look through the hash hold up all others.
+local MOST = 1000
+-- A hash with more fields than FEW is looked through once in an hour, or when it has MORE of them.
+local FEW, MORE, HOUR = 32, 500, 3600000
+
+local function is_time_to_look()
+  local size = redis.call('HLEN', user)
+  if size <= FEW then return true end
+  local at, most = string.match(redis.call('HGET', user, 'look') or '', '^(-?%d+) (%d+)$')
+  at, most = tonumber(at), tonumber(most)
+  return not at or at <= now or at > now + HOUR or size > most
+end
+
+-- Drops what is over, and the sessions longest unused when there are too many, and lets the hash live as long as
+-- what is left.
 local function prune()
-  local last = 0
+  if not is_time_to_look() then return end
+  local last, sessions = 0, {}
   local all = redis.call('HGETALL', user)
   for i = 1, #all, 2 do
-    local field, over = all[i], nil
-    local kind, id = string.match(field, '^(%a):(.*)$')
+    local field, text, over = all[i], all[i + 1], nil
+    local kind = string.match(field, '^(%a):')
     if kind == 's' then
-      local f = read(id)
+      local f = parse(text)
       over = math.min(f.idle, f.absolute)
+      if over > now then sessions[#sessions + 1] = { field = field, rotated = f.rotated } end
     elseif kind == 'x' then
-      over = tonumber(all[i + 1])
-    else
+      over = tonumber(text)
+    elseif field == 'cut' then
       over = read_cut().over
     end
-    if over <= now then redis.call('HDEL', user, field) end
-    last = math.max(last, over)
+    if over and over <= now then redis.call('HDEL', user, field) end
+    last = math.max(last, over or 0)
+  end
+  if #sessions > MOST then
+    table.sort(sessions, function(a, b) return a.rotated < b.rotated end)
+    for i = 1, #sessions - MOST do redis.call('HDEL', user, sessions[i].field) end
+  end
+  local size = redis.call('HLEN', user)
+  if size > FEW then
+    redis.call('HSET', user, 'look', int(now + HOUR) .. ' ' .. int(size + MORE))
+  else
+    redis.call('HDEL', user, 'look')
   end
   redis.call('PEXPIRE', user, int(life(last)))
 end
