@@ -1,6 +1,7 @@
 //! Stores with a meter: how long each call took and how it ended, and one log line when a store goes and one when it is
 //! back, however many requests found out.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ impl<S: ?Sized> Observed<S> {
             errors: metrics.store_errors.clone(),
             up,
             is_down: AtomicBool::new(false),
-            down_since: Mutex::new(None),
+            outage: Mutex::new(None),
         };
         Arc::new(Self { inner, meter })
     }
@@ -46,8 +47,19 @@ struct Meter {
     errors: IntCounterVec,
     up: IntGauge,
     is_down: AtomicBool,
-    down_since: Mutex<Option<Instant>>,
+    outage: Mutex<Option<Outage>>,
 }
+
+struct Outage {
+    since: Instant,
+    last_failure: Instant,
+    /// The calls that failed, and have not succeeded since.
+    calls: BTreeSet<&'static str>,
+}
+
+/// A store that refuses to write may go on reading: a success of one call says little about another. After this long
+/// without a failure it says enough.
+const QUIET: Duration = Duration::from_secs(5);
 
 impl Meter {
     async fn of<T>(&self, call: &'static str, work: impl Future<Output = Result<T>>) -> Result<T> {
@@ -62,23 +74,40 @@ impl Meter {
         match error {
             Some(error) => {
                 self.errors.with_label_values(&[self.part, call]).inc();
-                if !self.is_down.swap(true, Ordering::AcqRel) {
-                    *self.down_since.lock() = Some(start);
-                    self.up.set(0);
-                    tracing::error!(part = self.part, call, error = %error, "store unavailable");
-                }
+                self.failed(call, start, error);
             }
-            None if self.is_down.load(Ordering::Acquire) => self.recovered(),
+            None if self.is_down.load(Ordering::Acquire) => self.succeeded(call),
             None => {}
         }
     }
 
-    fn recovered(&self) {
-        if self.is_down.swap(false, Ordering::AcqRel) {
-            self.up.set(1);
-            let seconds = self.down_since.lock().take().map_or(0, |since| since.elapsed().as_secs());
-            tracing::info!(part = self.part, after_seconds = seconds, "store available again");
+    fn failed(&self, call: &'static str, start: Instant, error: &Unavailable) {
+        let now = Instant::now();
+        let mut outage = self.outage.lock();
+        let known = outage.is_some();
+        let outage =
+            outage.get_or_insert_with(|| Outage { since: start, last_failure: now, calls: BTreeSet::new() });
+        outage.last_failure = now;
+        outage.calls.insert(call);
+        if !known {
+            self.is_down.store(true, Ordering::Release);
+            self.up.set(0);
+            tracing::error!(part = self.part, call, error = %error, "store unavailable");
         }
+    }
+
+    fn succeeded(&self, call: &'static str) {
+        let mut held = self.outage.lock();
+        let Some(outage) = held.as_mut() else { return };
+        outage.calls.remove(call);
+        if !outage.calls.is_empty() && outage.last_failure.elapsed() < QUIET {
+            return;
+        }
+        let seconds = outage.since.elapsed().as_secs();
+        *held = None;
+        self.is_down.store(false, Ordering::Release);
+        self.up.set(1);
+        tracing::info!(part = self.part, after_seconds = seconds, "store available again");
     }
 }
 
@@ -161,6 +190,10 @@ impl Sessions for Observed<dyn Sessions> {
 
     async fn list(&self, user: &str, now: Timestamp) -> Result<Vec<Family>> {
         self.meter.of("list", self.inner.list(user, now)).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.meter.of("check", self.inner.check()).await
     }
 
     async fn sweep(&self, now: Timestamp) -> Result<usize> {

@@ -17,6 +17,8 @@ mod mongodb_faults;
 mod redis;
 #[path = "store_contract/redis_rates.rs"]
 mod redis_rates;
+#[path = "store_contract/redis_topologies.rs"]
+mod redis_topologies;
 #[path = "store_contract/rotation.rs"]
 mod rotation;
 #[path = "store_contract/servers.rs"]
@@ -120,8 +122,9 @@ macro_rules! contract {
 }
 
 contract!(on_sqlite, embedded::Files::new());
-contract!(on_redis, redis::OneServer::new());
 contract!(users only, on_mongodb, mongodb::OneDatabase::new(IdType::String));
+contract!(on_redis, redis::Shared::one_server());
+contract!(on_a_redis_cluster, redis::Shared::cluster());
 
 /// What expires is removed by sweeping, in stores that do not forget by themselves.
 mod sqlite_sweeps {

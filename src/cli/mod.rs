@@ -69,6 +69,8 @@ struct Inspect {
 /// What kept the command from doing its work, for the caller to print once.
 pub fn run() -> Result<ExitCode, StartError> {
     let cli = Cli::parse();
+    // Two are compiled in, for pingora and for reqwest, so rustls has to be told which one a store's connection uses; this is pingora's.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let file = cli.config;
     match cli.command.unwrap_or(Command::Run) {
         Command::Run => with_config(&file, |config| {

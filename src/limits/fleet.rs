@@ -87,6 +87,10 @@ impl FleetLimiter {
                 Ok(())
             }
             Lease::Exhausted { retry_after } => {
+                // Another request of his may have been granted some meanwhile.
+                if let Some(Ok(())) = self.decide_here(key, now) {
+                    return Ok(());
+                }
                 self.remember(key, Standing { left: 0, until: now.plus(retry_after) }, now);
                 Err(retry_after)
             }

@@ -213,6 +213,8 @@ pub trait Sessions: Send + Sync {
     async fn end_all(&self, user: &str, cut: SessionsCut, policy: RefreshPolicy) -> Result<()>;
     /// The live sessions of `user`, newest first.
     async fn list(&self, user: &str, now: Timestamp) -> Result<Vec<Family>>;
+    /// Whether a session could be written now; leaves no trace.
+    async fn check(&self) -> Result<()>;
     /// Removes what has expired, unless the store does so by itself; returns how many records went.
     async fn sweep(&self, now: Timestamp) -> Result<usize>;
 }

@@ -71,7 +71,7 @@ pub fn shared_uri() -> &'static str {
         let (port, data) = (free_port(), tempfile::tempdir().unwrap().keep());
         let command = program.command(port, &data);
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
-        let server = Server::start_with(port, &command, data.to_str().unwrap());
+        let server = Server::start(port, &data, &command);
         (uri_of(port), Some(server))
     });
     uri

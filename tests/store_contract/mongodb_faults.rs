@@ -45,7 +45,7 @@ impl Own {
     fn start(&mut self) {
         let command = self.program.command(self.port, self.data.path());
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
-        self.running = Some(Server::start(self.port, &command));
+        self.running = Some(Server::start_on_data(self.port, self.data.path(), &command));
     }
 
     fn kill(&mut self) {

@@ -9,20 +9,32 @@ use portcullis::store::settings::{RedisSettings, Topology};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::servers::shared_redis;
+use crate::servers::{shared_cluster, shared_redis};
 use crate::support::{Deployment, Gateway, Heard, MS};
 
 /// Sessions and throttles under a prefix of their own in the Redis all cases share; users in a file.
-pub struct OneServer {
+pub struct Shared {
     folder: TempDir,
     settings: RedisSettings,
 }
 
-impl OneServer {
-    pub fn new() -> Self {
-        let prefix = format!("test-{}", Uuid::new_v4().simple());
-        Self { folder: tempfile::tempdir().unwrap(), settings: settings(shared_redis(), &prefix) }
+impl Shared {
+    pub fn one_server() -> Self {
+        Self::at(settings(shared_redis(), &prefix()))
     }
+
+    pub fn cluster() -> Self {
+        let servers = shared_cluster().into_iter().map(|port| ("127.0.0.1".into(), port)).collect();
+        Self::at(RedisSettings { topology: Topology::Cluster, servers, ..settings(0, &prefix()) })
+    }
+
+    fn at(settings: RedisSettings) -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), settings }
+    }
+}
+
+pub fn prefix() -> String {
+    format!("test-{}", Uuid::new_v4().simple())
 }
 
 pub fn settings(port: u16, prefix: &str) -> RedisSettings {
@@ -42,7 +54,7 @@ pub fn settings(port: u16, prefix: &str) -> RedisSettings {
 }
 
 #[async_trait]
-impl Deployment for OneServer {
+impl Deployment for Shared {
     async fn gateway(&self) -> Gateway {
         let heard = Arc::new(Heard::default());
         let store = Redis::open(&self.settings, heard.clone(), Clock::Caller).unwrap();
@@ -54,7 +66,7 @@ impl Deployment for OneServer {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_first_gateway_says_what_fleet_it_is() {
-    let on = OneServer::new();
+    let on = Shared::one_server();
     let open = || Redis::open(&on.settings, Arc::new(()), Clock::Server).unwrap();
     let (first, second) = (open(), open());
     assert!(first.is_of_this_fleet("0123").await.unwrap());

@@ -2,42 +2,46 @@
 
 use std::io::{BufRead, BufReader};
 use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 /// A server that dies with whoever holds this, and at the latest with the test process: a shell waits for the end of
-/// its input and then kills it.
+/// its input, kills it and removes its folder.
 pub struct Server {
     pub port: u16,
-    child: Child,
-    _alive: ChildStdin,
     pub pid: u32,
+    shell: Child,
+    alive: Option<ChildStdin>,
 }
 
 impl Server {
-    /// Runs `command`, which listens on `port`.
-    pub fn start(port: u16, command: &[&str]) -> Self {
-        Self::start_with(port, command, "")
+    /// Runs `command` in `folder`, which is its own, and waits until it listens on `port`.
+    pub fn start(port: u16, folder: &Path, command: &[&str]) -> Self {
+        Self::start_and(port, folder, command, r#"rm -rf "$PWD""#)
     }
 
-    /// The same; the folder `data` is removed once the test process has ended.
-    pub fn start_with(port: u16, command: &[&str], data: &str) -> Self {
-        let script =
-            r#""$@" >/dev/null & echo $!; read -r _; kill -9 $!; wait; [ -z "$DATA" ] || rm -rf "$DATA""#;
-        let mut child = Command::new("sh")
-            .args(["-c", script, "sh"])
+    /// The same, but what is in `folder` outlives the server.
+    pub fn start_on_data(port: u16, folder: &Path, command: &[&str]) -> Self {
+        Self::start_and(port, folder, command, "true")
+    }
+
+    fn start_and(port: u16, folder: &Path, command: &[&str], afterwards: &str) -> Self {
+        let script = format!(r#""$@" >/dev/null & echo $!; read -r _; kill -9 $!; wait; {afterwards}"#);
+        let mut shell = Command::new("sh")
+            .args(["-c", &script, "sh"])
             .args(command)
-            .env("DATA", data)
+            .current_dir(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(shell.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let pid = line.trim().parse().unwrap();
-        let alive = child.stdin.take().unwrap();
-        let server = Self { port, child, _alive: alive, pid };
+        let alive = shell.stdin.take();
+        let server = Self { port, pid, shell, alive };
         let end = Instant::now() + Duration::from_secs(20);
         while TcpStream::connect(("127.0.0.1", port)).is_err() {
             assert!(Instant::now() < end, "{} does not listen on port {port}", command[0]);
@@ -54,28 +58,87 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        self.signal(libc::SIGKILL);
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        drop(self.alive.take());
+        let _ = self.shell.wait();
     }
 }
 
+/// Nobody listens there, nor where a node of a cluster with this port would talk to the others.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    loop {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+            return port;
+        }
+    }
 }
 
-/// A Redis of its own on `port`, without files.
+/// A folder that whoever runs in it removes.
+fn folder() -> PathBuf {
+    tempfile::Builder::new().prefix("portcullis-server-").tempdir().unwrap().keep()
+}
+
+/// A Redis of its own on `port` that keeps nothing.
 pub fn redis_on(port: u16, more: &[&str]) -> Server {
-    let port_text = port.to_string();
-    let mut command =
-        vec!["redis-server", "--port", &port_text, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"];
-    command.extend(["--dir", "/tmp", "--loglevel", "warning"]);
-    command.extend(more);
-    Server::start(port, &command)
+    redis_with(port, &["--port", &port.to_string()], more)
+}
+
+/// The same, which is told by `listen` to listen on `port`.
+pub fn redis_with(port: u16, listen: &[&str], more: &[&str]) -> Server {
+    let common = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--loglevel", "warning"];
+    let command = [&["redis-server"], listen, &common, &["--repl-diskless-sync-delay", "0"], more].concat();
+    Server::start(port, &folder(), &command)
 }
 
 /// The Redis that all cases share.
 pub fn shared_redis() -> u16 {
     static SHARED: OnceLock<Mutex<Server>> = OnceLock::new();
     SHARED.get_or_init(|| Mutex::new(redis_on(free_port(), &[]))).lock().unwrap().port
+}
+
+/// A sentinel that watches `master` under the name `sessions` and promotes a replica after a second.
+pub fn sentinel_of(master: u16, more: &[&str]) -> Server {
+    let (port, folder) = (free_port(), folder());
+    let file = format!(
+        "port {port}\nbind 127.0.0.1\nsentinel monitor sessions 127.0.0.1 {master} 1\n\
+         sentinel down-after-milliseconds sessions 1000\nsentinel failover-timeout sessions 5000\n{}\n",
+        more.join("\n")
+    );
+    std::fs::write(folder.join("sentinel.conf"), file).unwrap();
+    Server::start(port, &folder, &["redis-server", "sentinel.conf", "--sentinel"])
+}
+
+const CLUSTER_NODE: [&str; 4] = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+
+/// Three masters that share the slots, without replicas.
+pub fn redis_cluster() -> Vec<Server> {
+    let more = [&CLUSTER_NODE[..], &["--cluster-require-full-coverage", "no"]].concat();
+    let nodes: Vec<Server> = (0..3).map(|_| redis_on(free_port(), &more)).collect();
+    let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
+    let created = Command::new("redis-cli")
+        .args(["--cluster", "create"])
+        .args(addresses)
+        .arg("--cluster-yes")
+        .output()
+        .unwrap();
+    assert!(created.status.success(), "{}", String::from_utf8_lossy(&created.stdout));
+    let end = Instant::now() + Duration::from_secs(20);
+    while !nodes.iter().all(|node| cli(node.port, &["cluster", "info"]).contains("cluster_state:ok")) {
+        assert!(Instant::now() < end, "the cluster does not come together");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    nodes
+}
+
+/// The cluster that all cases share.
+pub fn shared_cluster() -> Vec<u16> {
+    static SHARED: OnceLock<Mutex<Vec<Server>>> = OnceLock::new();
+    let nodes = SHARED.get_or_init(|| Mutex::new(redis_cluster())).lock().unwrap();
+    nodes.iter().map(|node| node.port).collect()
+}
+
+/// What the server on `port` answers to a command of an operator.
+pub fn cli(port: u16, command: &[&str]) -> String {
+    let output = Command::new("redis-cli").args(["-p", &port.to_string()]).args(command).output().unwrap();
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }

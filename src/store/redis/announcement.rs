@@ -7,9 +7,6 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 use crate::store::{RevocationSink, SessionId, SessionsCut, UserId};
 
-/// An entry is kept this much longer than the access tokens it is about.
-pub const MARGIN: Duration = Duration::from_secs(3600);
-
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Announcement {
     Session { user: UserId, session: SessionId, until: Timestamp },
@@ -41,6 +38,14 @@ impl Announcement {
         match self {
             Self::Session { until, .. } | Self::User { until, .. } => *until,
         }
+    }
+
+    #[must_use]
+    pub fn later(mut self, by: Duration) -> Self {
+        match &mut self {
+            Self::Session { until, .. } | Self::User { until, .. } => *until = until.plus(by),
+        }
+        self
     }
 
     pub fn pass_on(&self, sink: &dyn RevocationSink) {

@@ -1,7 +1,9 @@
 //! Following the stream of revocations: from the last entry on, and the whole window at the start and after every
 //! new connection, since what answers there may be another server with another past.
+//!
+//! A replica is listened to as well, but never believed to have said everything; meanwhile another connection is asked for.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::announcement::Announcement;
 use super::link::{Link, unavailable};
+use super::scripts::Scripts;
 use crate::clock::Timestamp;
 use crate::store::{Result, RevocationSink};
 
@@ -18,7 +21,7 @@ use crate::store::{Result, RevocationSink};
 /// connection of its own that would have to be watched over in turn.
 const PERIOD: Duration = Duration::from_millis(50);
 /// Entries read at once.
-const PAGE: usize = 10_000;
+const PAGE: usize = 2_000;
 
 /// Milliseconds and sequence number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,7 +45,10 @@ pub struct Delivery {
 struct Progress {
     last: EntryId,
     /// Ours, which the stream has not brought yet.
-    own: HashSet<EntryId>,
+    own: BTreeSet<EntryId>,
+    /// How far the clock of Redis is at least behind this machine's. Redis says by its own when a revocation is over, and
+    /// the tokens it is about live by ours.
+    behind: Duration,
 }
 
 impl Delivery {
@@ -58,7 +64,7 @@ impl Delivery {
         let announcement = Announcement::parse(fields).ok_or_else(odd)?;
         let mut progress = self.progress.lock();
         if number > progress.last && progress.own.insert(number) {
-            announcement.pass_on(&*self.sink);
+            announcement.later(progress.behind).pass_on(&*self.sink);
         }
         Ok(())
     }
@@ -69,7 +75,7 @@ impl Delivery {
         if progress.own.remove(&number) {
             return;
         }
-        match Announcement::parse(fields) {
+        match Announcement::parse(fields).map(|announcement| announcement.later(progress.behind)) {
             Some(announcement) if announcement.until() > now => announcement.pass_on(&*self.sink),
             Some(_) => {}
             None => tracing::error!(
@@ -79,18 +85,33 @@ impl Delivery {
         }
     }
 
+    /// What was passed over up to here, because the stream was trimmed or lost, comes no more.
+    fn forget_passed(&self) {
+        let mut progress = self.progress.lock();
+        let last = progress.last;
+        progress.own.retain(|number| *number > last);
+    }
+
     fn last(&self) -> EntryId {
         self.progress.lock().last
     }
 
     fn begin_again(&self) {
-        *self.progress.lock() = Progress::default();
+        let mut progress = self.progress.lock();
+        *progress = Progress { behind: progress.behind, ..Progress::default() };
+    }
+
+    /// On one connection the largest is the truest: the others include the time the answer took.
+    fn learn_skew(&self, behind: Duration, is_new: bool) {
+        let mut progress = self.progress.lock();
+        progress.behind = if is_new { behind } else { behind.max(progress.behind) };
     }
 }
 
 /// Follows `stream` until nobody holds the link any more.
 pub async fn follow(
     link: Weak<Link>,
+    scripts: Arc<Scripts>,
     stream: String,
     delivery: Arc<Delivery>,
     caught_up: watch::Sender<bool>,
@@ -102,7 +123,7 @@ pub async fn follow(
         ticks.tick().await;
         let Some(link) = link.upgrade().filter(|_| !caught_up.is_closed()) else { return };
         // Down is reported by those who need Redis; here it shows as lag.
-        while let Ok(more) = read_page(&link, &stream, &delivery, &mut heard_on).await {
+        while let Ok(more) = read_page(&link, &scripts, &stream, &delivery, &mut heard_on).await {
             if !more {
                 let _ = caught_up.send_replace(true);
                 break;
@@ -112,50 +133,57 @@ pub async fn follow(
 }
 
 /// Whether there is more to read.
-async fn read_page(link: &Link, stream: &str, delivery: &Delivery, heard_on: &mut u64) -> Result<bool> {
+async fn read_page(
+    link: &Link,
+    scripts: &Scripts,
+    stream: &str,
+    delivery: &Delivery,
+    heard_on: &mut u64,
+) -> Result<bool> {
     let asked = Timestamp::now();
     let last = delivery.last();
-    let mut question = redis::pipe();
-    question.cmd("XREVRANGE").arg(stream).arg("+").arg("-").arg("COUNT").arg(1);
-    let after = format!("({}-{}", last.0, last.1);
-    question.cmd("XRANGE").arg(stream).arg(after).arg("+").arg("COUNT").arg(PAGE);
-    let question = &question;
-    type Entries = Vec<(String, Vec<String>)>;
-    let (connection, (newest, entries)): (u64, (Entries, Entries)) =
-        link.call_numbered(async |mut connection| question.query_async(&mut connection).await).await?;
-    let number = |text: &str| EntryId::parse(text).ok_or_else(|| unavailable("an odd stream entry"));
-    let newest = newest.first().map_or(Ok(EntryId::default()), |(text, _)| number(text))?;
-    if connection != *heard_on || newest < last {
-        warn_of_skew(link).await?;
+    let mut call = scripts.follow.arg("");
+    call.arg(format!("{}-{}", last.0, last.1)).arg(PAGE).key(stream);
+    let call = &call;
+    type Page = (i64, bool, String, Vec<(String, Vec<String>)>);
+    let (connection, (server_time, is_replica, newest, entries)): (u64, Page) =
+        link.call_numbered(async |mut connection| call.invoke(&mut connection).await).await?;
+    let newest = EntryId::parse(&newest).ok_or_else(|| unavailable("an odd script reply"))?;
+    let is_new = connection != *heard_on;
+    delivery.learn_skew(asked.until(Timestamp(server_time)), is_new);
+    if is_new {
         *heard_on = connection;
-        if last != EntryId::default() {
-            delivery.begin_again();
-            return Ok(true);
-        }
+        warn_of_skew(server_time, asked);
+    }
+    if (is_new || newest < last) && last != EntryId::default() {
+        delivery.begin_again();
+        return Ok(true);
     }
     let more = entries.len() == PAGE;
-    for (text, fields) in &entries {
-        delivery.deliver(number(text)?, fields, asked);
+    for (number, fields) in &entries {
+        let number = EntryId::parse(number).ok_or_else(|| unavailable("an odd script reply"))?;
+        delivery.deliver(number, fields, asked);
     }
-    if !more {
-        delivery.sink.heard_until(asked);
+    if more {
+        return Ok(true);
     }
-    Ok(more)
+    delivery.forget_passed();
+    if is_replica {
+        let cause = "READONLY it is a replica";
+        link.report(connection, cause);
+        return Err(unavailable(cause));
+    }
+    delivery.sink.heard_until(asked);
+    Ok(false)
 }
 
 /// Clocks that differ by seconds make tokens expire early or late, and logins look older than a logout before them.
-async fn warn_of_skew(link: &Link) -> Result<()> {
-    let question = redis::cmd("TIME");
-    let question = &question;
-    let (seconds, microseconds): (i64, i64) =
-        link.call(async |mut connection| question.query_async(&mut connection).await).await?;
-    let skew =
-        seconds.saturating_mul(1000).saturating_add(microseconds / 1000).saturating_sub(Timestamp::now().0);
+fn warn_of_skew(server_time: i64, local: Timestamp) {
+    let skew = server_time.saturating_sub(local.0);
     if skew.unsigned_abs() > 2_000 {
         tracing::warn!(
             milliseconds = skew,
             "the clock of Redis differs from this machine's: synchronise both (NTP), or logins close to a logout fail"
         );
     }
-    Ok(())
 }

@@ -2,8 +2,9 @@
 //!
 //! A caller never waits longer than the time limit, and while Redis is known to be gone he does not wait at
 //! all. The task reconnects with a growing pause between attempts, at most a second, and asks the sentinels anew each time.
-//! Nothing is sent twice: what became of a call whose answer is missing is for the caller's client to find out by
-//! trying again, which every decision allows.
+//! Nothing is sent twice unless the server said that it did nothing: what became of a call whose answer is missing is
+//! for the caller's client to find out by trying again, which every decision allows. A library that repeated a rotation behind our back
+//! would, after another tab's, present a token of two generations ago.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +12,14 @@ use std::time::Duration;
 use redis::aio::{ConnectionLike, MultiplexedConnection};
 use redis::cluster::{ClusterClient, ClusterClientBuilder};
 use redis::cluster_async::ClusterConnection;
+use redis::cluster_routing::SingleNodeRoutingInfo;
 use redis::sentinel::{SentinelClient, SentinelClientBuilder, SentinelServerType};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ErrorKind, IntoConnectionInfo, Pipeline,
     RedisConnectionInfo, RedisError, RedisFuture, RedisResult, ServerErrorKind, TlsCertificates, TlsMode,
     Value,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::store::settings::{RedisSettings, Secret, Topology};
@@ -30,6 +32,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 const CONNECT: Duration = Duration::from_secs(1);
 const CONNECT_BY_SENTINEL: Duration = Duration::from_secs(3);
 
+/// While a cluster sorts itself out.
+const CLUSTER_PAUSE: Duration = Duration::from_millis(20);
+
 /// Settings that no connection could ever be made with.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use the Redis in [sessions]: {0}")]
@@ -37,7 +42,7 @@ pub struct OpenError(String);
 
 pub struct Link {
     state: watch::Receiver<State>,
-    broken: mpsc::UnboundedSender<u64>,
+    broken: watch::Sender<Broken>,
     limit: Duration,
     cluster: bool,
 }
@@ -49,12 +54,18 @@ enum State {
     Down { cause: Arc<str> },
 }
 
+/// The last connection that failed a caller, and how.
+struct Broken {
+    number: u64,
+    cause: Arc<str>,
+}
+
 impl Link {
     /// Connects in the background, on the runtime this is called in, and keeps connected until dropped.
     pub fn open(settings: &RedisSettings) -> Result<Self, OpenError> {
         let source = Source::new(settings).map_err(|e| OpenError(explain(&e)))?;
         let (publish, state) = watch::channel(State::Connecting);
-        let (broken, reports) = mpsc::unbounded_channel();
+        let (broken, reports) = watch::channel(Broken { number: 0, cause: "".into() });
         tokio::spawn(keep_up(source, publish, reports));
         let cluster = settings.topology == Topology::Cluster;
         Ok(Self { state, broken, limit: settings.timeout, cluster })
@@ -76,25 +87,33 @@ impl Link {
     ) -> Result<(u64, T)> {
         let end = Instant::now() + self.limit;
         let (number, connection) = self.connection(end).await?;
-        let outcome = match timeout_at(end, work(connection)).await {
-            Ok(outcome) => outcome,
+        match timeout_at(end, work(connection)).await {
+            Ok(Ok(answer)) => Ok((number, answer)),
+            Ok(Err(error)) => {
+                let cause = explain(&error);
+                if is_broken(&error) {
+                    self.report(number, &cause);
+                }
+                Err(unavailable(cause))
+            }
             // It may be slow, or it may have gone without a word: a new connection tells.
             Err(_) => {
-                self.report(number);
-                return Err(unavailable(format!("no answer within {:?}", self.limit)));
+                let cause = format!("no answer within {:?}", self.limit);
+                self.report(number, &cause);
+                Err(unavailable(cause))
             }
-        };
-        outcome.map(|answer| (number, answer)).map_err(|error| {
-            if is_broken(&error) {
-                self.report(number);
-            }
-            unavailable(explain(&error))
-        })
+        }
     }
 
-    fn report(&self, number: u64) {
-        // The other end is gone only when the process ends.
-        let _ = self.broken.send(number);
+    /// Asks for another connection than this one.
+    pub fn report(&self, number: u64, cause: &str) {
+        self.broken.send_if_modified(|broken| {
+            let news = number > broken.number;
+            if news {
+                *broken = Broken { number, cause: cause.into() };
+            }
+            news
+        });
     }
 
     async fn connection(&self, end: Instant) -> Result<(u64, Connection)> {
@@ -114,8 +133,11 @@ impl Link {
     }
 }
 
-async fn keep_up(mut source: Source, state: watch::Sender<State>, mut reports: mpsc::UnboundedReceiver<u64>) {
+async fn keep_up(mut source: Source, state: watch::Sender<State>, mut reports: watch::Receiver<Broken>) {
     let mut pause = FIRST_PAUSE;
+    // One node of a cluster that is gone is no reason to turn away the users of the others: the old connection serves
+    // until there is a new one.
+    let stays = matches!(source, Source::Cluster(_));
     for number in 1.. {
         let connection = loop {
             let attempt = timeout(source.patience(), source.connect()).await;
@@ -124,31 +146,39 @@ async fn keep_up(mut source: Source, state: watch::Sender<State>, mut reports: m
                 Ok(Err(error)) => explain(&error),
                 Err(_) => format!("no connection within {:?}", source.patience()),
             };
-            if state.send(State::Down { cause: cause.into() }).is_err() {
+            if state.is_closed() {
                 return;
             }
-            // Anything from half to the whole of it, so that a fleet does not come back in step.
-            sleep(pause.mul_f64(0.5 + f64::from(jitter()) / 512.0)).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            if number == 1 || !stays {
+                let _ = state.send(State::Down { cause: cause.into() });
+            }
+            rest(&mut pause).await;
         };
         let since = Instant::now();
         if state.send(State::Up { number, connection }).is_err() {
             return;
         }
-        loop {
-            match reports.recv().await {
-                Some(broken) if broken == number => break,
-                Some(_) => {}
-                None => return,
-            }
-        }
-        if since.elapsed() > LONGEST_PAUSE {
-            pause = FIRST_PAUSE;
-        }
-        if state.send(State::Connecting).is_err() {
+        let Ok(cause) = reports.wait_for(|broken| broken.number == number).await.map(|b| b.cause.clone())
+        else {
             return;
+        };
+        let lasted = since.elapsed() > LONGEST_PAUSE;
+        if !stays {
+            let _ = state.send(if lasted { State::Connecting } else { State::Down { cause } });
+        }
+        if lasted {
+            pause = FIRST_PAUSE;
+        } else {
+            // It lets us in and then fails: to come back faster would help nobody.
+            rest(&mut pause).await;
         }
     }
+}
+
+/// Anything from half to the whole of the pause, so that a fleet does not come back in step; the next one is longer.
+async fn rest(pause: &mut Duration) {
+    sleep(pause.mul_f64(0.5 + f64::from(jitter()) / 512.0)).await;
+    *pause = (*pause * 2).min(LONGEST_PAUSE);
 }
 
 fn jitter() -> u8 {
@@ -243,7 +273,7 @@ impl Source {
             }
             Topology::Cluster => {
                 let mut builder = ClusterClientBuilder::new(addresses)
-                    .retries(3)
+                    .retries(0)
                     .connection_timeout(CONNECT)
                     .response_timeout(settings.timeout.max(CONNECT));
                 if let Some(username) = &settings.username {
@@ -300,7 +330,7 @@ impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
             Self::Server(connection) => connection.req_packed_command(cmd),
-            Self::Cluster(connection) => connection.req_packed_command(cmd),
+            Self::Cluster(connection) => Box::pin(send_to_cluster(connection, cmd)),
         }
     }
 
@@ -322,4 +352,44 @@ impl ConnectionLike for Connection {
             Self::Cluster(connection) => connection.get_db(),
         }
     }
+}
+
+/// Sends `cmd` to the node that has its key, and again for as long as nodes answer that they left it undone. The caller's time limit
+/// ends it.
+async fn send_to_cluster(connection: &mut ClusterConnection, cmd: &Cmd) -> RedisResult<Value> {
+    loop {
+        let error = match connection.req_packed_command(cmd).await {
+            Err(error) if was_left_undone(&error) => error,
+            outcome => return outcome,
+        };
+        match error.redirect_node().filter(|_| error.kind() == ErrorKind::Server(ServerErrorKind::Ask)) {
+            Some((node, _)) => match ask(connection, cmd, node).await {
+                Err(error) if was_left_undone(&error) => {}
+                outcome => return outcome,
+            },
+            // The map of the cluster is being drawn anew.
+            None => sleep(CLUSTER_PAUSE).await,
+        }
+    }
+}
+
+/// Whether the nodes have said, or it is clear, that nothing was done.
+fn was_left_undone(error: &RedisError) -> bool {
+    use ServerErrorKind::{Ask, BusyLoading, ClusterDown, MasterDown, Moved, ReadOnly, TryAgain};
+    matches!(
+        error.kind(),
+        ErrorKind::ClusterConnectionNotFound
+            | ErrorKind::Server(Ask | BusyLoading | ClusterDown | MasterDown | Moved | ReadOnly | TryAgain)
+    )
+}
+
+/// Sends `cmd` to `node`, which is taking over the slot of its key.
+async fn ask(connection: &mut ClusterConnection, cmd: &Cmd, node: &str) -> RedisResult<Value> {
+    let odd = || RedisError::from((ErrorKind::ClusterConnectionNotFound, "an odd redirection"));
+    let (host, port) = node.rsplit_once(':').ok_or_else(odd)?;
+    let node =
+        SingleNodeRoutingInfo::ByAddress { host: host.to_owned(), port: port.parse().map_err(|_| odd())? };
+    let mut both = redis::pipe();
+    both.cmd("ASKING").add_command(cmd.clone());
+    connection.route_pipeline(both, 0, 2, node).await?.pop().ok_or_else(odd)
 }

@@ -19,7 +19,6 @@ mod throttle;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::ScriptInvocation;
 use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::watch;
 
@@ -28,7 +27,7 @@ pub use self::link::OpenError;
 use self::announcement::Announcement;
 use self::follow::Delivery;
 use self::link::Link;
-use self::scripts::Scripts;
+use self::scripts::{Call, Scripts};
 use crate::clock::Timestamp;
 use crate::store::settings::RedisSettings;
 use crate::store::{Result, RevocationSink};
@@ -70,7 +69,13 @@ impl Redis {
         let delivery = Arc::new(Delivery::new(sink));
         let stream = stream(&settings.prefix);
         let (publish, caught_up) = watch::channel(false);
-        tokio::spawn(follow::follow(Arc::downgrade(&link), stream, delivery.clone(), publish));
+        tokio::spawn(follow::follow(
+            Arc::downgrade(&link),
+            scripts.clone(),
+            stream,
+            delivery.clone(),
+            publish,
+        ));
         Ok(Arc::new(Self { link, scripts, prefix: settings.prefix.clone(), clock, delivery, caught_up }))
     }
 
@@ -122,7 +127,7 @@ impl Redis {
     }
 
     /// Runs a script that may revoke, on what is kept of `user`, and passes on what it revoked.
-    async fn decide(&self, user: &str, call: &mut ScriptInvocation<'_>) -> Result<(String, String)> {
+    async fn decide(&self, user: &str, call: &mut Call<'_>) -> Result<(String, String)> {
         call.key(self.user_key(user));
         if !self.link.is_cluster() {
             call.key(stream(&self.prefix));
@@ -130,7 +135,7 @@ impl Redis {
         let call = &*call;
         type Reply = (Vec<Vec<String>>, Vec<Vec<String>>, String, String);
         let (entries, owed, decision, detail): Reply =
-            self.link.call(async |mut connection| call.invoke_async(&mut connection).await).await?;
+            self.link.call(async |mut connection| call.invoke(&mut connection).await).await?;
         for entry in &entries {
             self.delivery.deliver_own(entry)?;
         }
@@ -144,15 +149,10 @@ impl Redis {
     async fn publish(&self, user: &str, fields: Vec<String>) -> Result<()> {
         let announcement =
             Announcement::parse(&fields).ok_or_else(|| link::unavailable("an odd script reply"))?;
-        let stream = stream(&self.prefix);
-        let window = announcement.until().until(Timestamp::now()) + announcement::MARGIN;
-        let oldest = Timestamp::now().minus(window).0.max(0);
-        let mut add = ::redis::pipe();
-        add.cmd("XADD").arg(&stream).arg("MINID").arg("~").arg(oldest).arg("*").arg(&fields);
-        add.cmd("PEXPIRE").arg(&stream).arg(u64::try_from(window.as_millis()).unwrap_or(u64::MAX)).ignore();
+        let mut add = self.scripts.announce.arg("");
+        add.arg(announcement.until().0).arg(&fields).key(stream(&self.prefix));
         let add = &add;
-        let (number,): (String,) =
-            self.link.call(async |mut connection| add.query_async(&mut connection).await).await?;
+        let number: String = self.link.call(async |mut connection| add.invoke(&mut connection).await).await?;
         let mut entry = vec![number];
         entry.extend(fields);
         self.delivery.deliver_own(&entry)?;
@@ -160,7 +160,7 @@ impl Redis {
         let mut note = self.scripts.announced.arg(self.instant(Timestamp::now()));
         note.arg(session.simple().to_string()).arg(until.0).key(self.user_key(user));
         let note = &note;
-        self.link.call(async |mut connection| note.invoke_async::<()>(&mut connection).await).await
+        self.link.call(async |mut connection| note.invoke::<()>(&mut connection).await).await
     }
 
     fn user_key(&self, user: &str) -> String {

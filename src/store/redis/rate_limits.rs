@@ -24,7 +24,7 @@ impl RateLimits for Redis {
         call.key(format!("{}:rate:{{{name}}}", self.prefix));
         let call = &call;
         let (granted, microseconds): (String, String) =
-            self.link.call(async |mut connection| call.invoke_async(&mut connection).await).await?;
+            self.link.call(async |mut connection| call.invoke(&mut connection).await).await?;
         let odd = |_| unavailable("an odd script reply");
         let time = Duration::from_micros(microseconds.parse().map_err(odd)?);
         Ok(match granted.parse().map_err(odd)? {

@@ -83,6 +83,13 @@ impl Sessions for Redis {
         Ok(live)
     }
 
+    async fn check(&self) -> Result<()> {
+        let mut write = ::redis::cmd("SET");
+        write.arg(format!("{}:check", self.prefix)).arg("").arg("PX").arg(1_000);
+        let write = &write;
+        self.link.call(async |mut connection| write.query_async(&mut connection).await).await
+    }
+
     /// Keys expire by themselves, and what has expired inside one goes with the next login.
     async fn sweep(&self, _now: Timestamp) -> Result<usize> {
         Ok(0)

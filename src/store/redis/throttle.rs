@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use ::redis::{Script, ScriptInvocation};
 use async_trait::async_trait;
 
 use super::link::unavailable;
+use super::scripts::{Call, Script};
 use super::{Redis, short_digest};
 use crate::clock::Timestamp;
 use crate::store::{Admission, LoginAttempt, LoginThrottle, Result, ThrottlePolicy};
@@ -39,12 +39,15 @@ impl LoginThrottle for Redis {
             .arg(milliseconds(policy.first_delay))
             .arg(milliseconds(policy.max_delay));
         call.arg(policy.max_failures).arg(milliseconds(MEMORY));
-        let wait = self.count(&call).await?;
-        if wait.is_zero() {
+        let run = self.count(&call).await;
+        if matches!(run, Ok(Duration::ZERO)) {
             return Ok(Admission::Allowed);
         }
-        self.uncount_address(attempt, now).await?;
-        Ok(Admission::Blocked { retry_after: wait })
+        // Also when the account's node is down: the others behind this address are not to pay for it.
+        let uncounted = self.uncount_address(attempt, now).await;
+        let retry_after = run?;
+        uncounted?;
+        Ok(Admission::Blocked { retry_after })
     }
 
     async fn succeeded(&self, attempt: &LoginAttempt, now: Timestamp) -> Result<()> {
@@ -71,7 +74,7 @@ impl LoginThrottle for Redis {
 }
 
 impl Redis {
-    fn run<'s>(&self, attempt: &LoginAttempt, script: &'s Script, now: Timestamp) -> ScriptInvocation<'s> {
+    fn run<'s>(&self, attempt: &LoginAttempt, script: &'s Script, now: Timestamp) -> Call<'s> {
         let mut call = script.arg(self.instant(now));
         call.arg(device(attempt)).key(self.account_key(&attempt.account));
         call
@@ -79,12 +82,7 @@ impl Redis {
 
     /// `None` for a known device, which passes the address by: strangers behind the same one must not lock its owner out, and
     /// its own run limits it.
-    fn window<'s>(
-        &self,
-        attempt: &LoginAttempt,
-        script: &'s Script,
-        now: Timestamp,
-    ) -> Option<ScriptInvocation<'s>> {
+    fn window<'s>(&self, attempt: &LoginAttempt, script: &'s Script, now: Timestamp) -> Option<Call<'s>> {
         if attempt.known_device.is_some() {
             return None;
         }
@@ -101,9 +99,8 @@ impl Redis {
     }
 
     /// Runs a script that answers how long to wait.
-    async fn count(&self, call: &ScriptInvocation<'_>) -> Result<Duration> {
-        let wait: String =
-            self.link.call(async |mut connection| call.invoke_async(&mut connection).await).await?;
+    async fn count(&self, call: &Call<'_>) -> Result<Duration> {
+        let wait: String = self.link.call(async |mut connection| call.invoke(&mut connection).await).await?;
         wait.parse().map(Duration::from_millis).map_err(|_| unavailable("an odd script reply"))
     }
 }

@@ -24,5 +24,5 @@ end
 local over = now + lifetime
 redis.call('HSET', user, 'cut', int(here) .. ' ' .. keep .. ' ' .. int(over))
 keep_until(over)
-announce(lifetime + 3600000, 'user', name, 'at', ARGV[3], 'keep', ARGV[5], 'until', int(over))
+announce(over, 'user', name, 'at', ARGV[3], 'keep', ARGV[5], 'until', int(over))
 return answer('ended')

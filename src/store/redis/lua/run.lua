@@ -22,7 +22,7 @@ elseif failures > free then
   wait = math.max(last + math.min(first * 2 ^ (failures - free - 1), longest) - now, 0)
 end
 if wait > 0 then
-  write(failures, last, earlier)
+  if text then write(failures, last, earlier) end
   return int(wait)
 end
 write(failures + 1, now, text and last or now)

@@ -37,19 +37,15 @@ end
 
 -- What a gateway has to put into the stream itself, field by field.
 local owed = {}
--- Numbers of the stream's entries made here.
+-- The stream's entries made here: number, then field by field.
 local entries = {}
 
--- Entries are kept for `window`: longer than any access token that they can be about.
-local function announce(window, ...)
+local function announce(over, ...)
   if not stream then
     owed[#owed + 1] = {...}
     return
   end
-  local oldest = int(math.max(clock() - window, 0))
-  local entry = redis.call('XADD', stream, 'MINID', '~', oldest, '*', ...)
-  redis.call('PEXPIRE', stream, int(window))
-  entries[#entries + 1] = {entry, ...}
+  entries[#entries + 1] = {add(stream, over, ...), ...}
 end
 
 -- Announced once a session: no access token is made for it after its end.
@@ -60,7 +56,7 @@ local function announce_session(name, id, lifetime)
     redis.call('HSET', user, 'x:' .. id, int(over))
     keep_until(over)
   end
-  announce(lifetime + 3600000, 'user', name, 'session', id, 'until', int(over))
+  announce(over, 'user', name, 'session', id, 'until', int(over))
 end
 
 local function read_cut()
