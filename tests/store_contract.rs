@@ -15,6 +15,8 @@ mod mongodb_adoption;
 mod mongodb_faults;
 #[path = "store_contract/redis.rs"]
 mod redis;
+#[path = "store_contract/redis_faults.rs"]
+mod redis_faults;
 #[path = "store_contract/redis_rates.rs"]
 mod redis_rates;
 #[path = "store_contract/redis_topologies.rs"]

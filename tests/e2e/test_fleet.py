@@ -202,8 +202,11 @@ def test_what_ended_while_b_was_cut_off_is_heard_when_it_is_back(redis, fleets):
 
 
 def is_poll(line):
-    """Whether a line of MONITOR belongs to a follower."""
-    return re.search(r'"(XREVRANGE|XRANGE)" "portcullis:revocations" ', line) is not None
+    """Whether a line of MONITOR belongs to a follower: its script, and what that calls."""
+    command = line.split("] ", 1)[1]
+    if " lua] " in line:
+        return re.match(r'"(TIME"|(XREVRANGE|XDEL|XRANGE)" "portcullis:revocations" )', command) is not None
+    return re.match(r'"EVALSHA" "\w{40}" "1" "portcullis:revocations" ', command, re.I) is not None
 
 
 def test_no_request_with_a_token_touches_a_store(redis, fleets, mongo):

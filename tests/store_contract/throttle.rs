@@ -8,7 +8,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{DAY, Deployment, Gateway, HOUR, MS, SECOND, start};
 
-fn policy() -> ThrottlePolicy {
+pub fn policy() -> ThrottlePolicy {
     ThrottlePolicy {
         free_failures: 5,
         first_delay: SECOND,

@@ -5,10 +5,10 @@ local f = {
   generation = tonumber(ARGV[4]), state = ACTIVE, began = began, rotated = began + tonumber(ARGV[5]),
   idle = began + tonumber(ARGV[6]), absolute = began + tonumber(ARGV[7]), address = ARGV[8], device = ARGV[9],
 }
-prune()
 -- Whoever ended all sessions meant this one too, when it began before.
 local cut = read_cut()
 if cut and cut.at >= began and cut.keep ~= id then f.state = CUT end
+-- The first write of a script is the one that Redis refuses when its memory is full.
 write(id, f)
-keep_until(math.min(f.idle, f.absolute))
+prune()
 return answer('opened')

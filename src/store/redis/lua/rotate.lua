@@ -11,9 +11,9 @@ if f.state ~= ACTIVE or expired(f) then
 end
 
 local function revoke(decision)
+  announce_session(name, id, lifetime)
   f.state = REVOKED
   write(id, f)
-  announce_session(name, id, lifetime)
   return answer(decision)
 end
 

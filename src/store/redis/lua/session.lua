@@ -14,6 +14,8 @@ local function read(id)
   if not text then return nil end
   local g, state, rotated, idle, absolute, began, address, device =
     string.match(text, '^(%d+) (%a) (-?%d+) (-?%d+) (-?%d+) (-?%d+) (%S*) (.*)$')
+  -- Not a decision: the gateway answers that the store is unavailable.
+  if not g then error('a damaged session') end
   return {
     generation = tonumber(g), state = state, rotated = tonumber(rotated), idle = tonumber(idle),
     absolute = tonumber(absolute), began = tonumber(began), address = address, device = device,
@@ -52,17 +54,18 @@ end
 local function announce_session(name, id, lifetime)
   if redis.call('HEXISTS', user, 'x:' .. id) == 1 then return end
   local over = now + lifetime
-  if stream then
-    redis.call('HSET', user, 'x:' .. id, int(over))
-    keep_until(over)
-  end
+  -- Before the note that it was: where a script breaks off, what it has written stays.
   announce(over, 'user', name, 'session', id, 'until', int(over))
+  if not stream then return end
+  redis.call('HSET', user, 'x:' .. id, int(over))
+  keep_until(over)
 end
 
 local function read_cut()
   local text = redis.call('HGET', user, 'cut')
   if not text then return nil end
   local at, keep, over = string.match(text, '^(-?%d+) (%S*) (-?%d+)$')
+  if not at then error('a damaged cut') end
   return { at = tonumber(at), keep = keep, over = tonumber(over) }
 end
 
