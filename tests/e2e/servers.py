@@ -4,6 +4,7 @@ All of them are the real programs on free ports of this machine, and all end wit
 """
 
 import contextlib
+import glob
 import http.client
 import json
 import os
@@ -13,6 +14,8 @@ import socket
 import subprocess
 import threading
 import uuid
+
+import pytest
 
 from conftest import ROOT, Gateway, Process, can_connect, eventually, free_port
 from relay import Relay
@@ -26,8 +29,8 @@ ISSUER = "https://login.example.com"
 class Redis:
     """One redis-server. It keeps nothing on disk: after a restart its data is gone."""
 
-    def __init__(self, folder, *options, port=None, mode=()):
-        self.port, self.options, self.mode = port or free_port(), options, mode
+    def __init__(self, folder, *options, port=None, mode=(), password=None):
+        self.port, self.options, self.mode, self.password = port or free_port(), options, mode, password
         self.folder = folder / f"redis-{self.port}"
         self.folder.mkdir(exist_ok=True)
         self.process = None
@@ -64,6 +67,8 @@ class Redis:
     def ask(self, *command):
         """One command on a connection of its own."""
         with Resp(self.port) as connection:
+            if self.password:
+                connection.ask("AUTH", self.password)
             return connection.ask(*command)
 
     def is_replicating(self):
@@ -310,6 +315,15 @@ class Fleet:
     def stop(self):
         for server in (*self.gateways, *self.relays):
             server.stop()
+
+
+FAKETIME = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
+needs_faketime = pytest.mark.skipif(not FAKETIME, reason="needs faketime (apt) to turn one gateway's clock")
+
+
+def clock(offset):
+    """The environment of a program whose clock is off by as much."""
+    return {"LD_PRELOAD": FAKETIME[0], "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
 
 
 class Caller:

@@ -8,7 +8,7 @@ import pytest
 from accounts import json_request, at_once, problem, read_answer
 from conftest import PASSWORD, eventually
 from relay import Relay
-from servers import Caller, MongoServer, in_parallel
+from servers import Caller, MongoServer, RedisCluster, Sentinel, in_parallel
 
 REFUSE = 'on_unreachable = "refuse"\nunreachable_after = "1s"'
 SERVE = 'on_unreachable = "serve"\nunreachable_after = "3s"'
@@ -176,3 +176,81 @@ def test_an_empty_redis_revives_no_session(redis, fleets):
             assert gateway.get("/api/x", ended.access).status_code == 401
             assert gateway.refresh(ended.refresh).status_code == 403
         assert gateway.login(account.email).status_code == 200
+
+
+# Sentinels, cluster, rate limits ----------------------------------------------------------------------------
+
+
+def test_a_sentinel_that_hangs_is_passed_by(tmp_path, redis, fleets):
+    """The machine that failed is often one of those that should have told: another sentinel knows."""
+    sentinels = [Sentinel(tmp_path, redis) for _ in range(2)]
+    try:
+        fleet = fleets(redis)
+        url = f"redis-sentinel://{','.join(f'127.0.0.1:{s.port}' for s in sentinels)}/main"
+        gateway = fleet.add(url)
+        account = gateway.register()
+        for hanging in sentinels:
+            hanging.pause()
+            redis.ask("CLIENT", "KILL", "TYPE", "normal")
+            eventually(lambda: gateway.login(account.email).status_code == 200, 5, "a connection found by the other")
+            hanging.resume()
+        # With none of them left, the connection there is goes on.
+        for sentinel in sentinels:
+            sentinel.stop()
+        assert gateway.login(account.email).status_code == 200
+        assert gateway.get("/api/x", account.access).status_code == 200
+    finally:
+        for sentinel in sentinels:
+            sentinel.stop()
+
+
+def test_a_node_of_a_cluster_that_hangs_ends_nobody_and_is_back_with_it(tmp_path, fleets):
+    """Each user lives on one node, the stream on one: whichever hangs, tokens are served, and 503 is all that anybody else gets."""
+    cluster = RedisCluster(tmp_path)
+    try:
+        gateway = fleets(cluster, tokens='refresh_grace = "60s"').add()
+        accounts = [gateway.register() for _ in range(12)]
+        for node in cluster.nodes:
+            node.pause()
+            began = time.monotonic()
+            answers = in_parallel(lambda account: refreshed(gateway, account), accounts)
+            assert {status for status, _ in answers} <= {200, 503}, answers
+            assert max(seconds for _, seconds in answers) < 1, answers
+            caller = Caller(gateway.port)
+            assert {caller.api(account.access) for account in accounts} == {200}
+            assert time.monotonic() - began < 3
+            node.resume()
+            eventually(lambda: {s for s, _ in in_parallel(lambda a: refreshed(gateway, a), accounts)} == {200}, 5, "everybody back")
+            eventually(lambda: readiness(gateway)[0] == 200, 5, "being ready")
+    finally:
+        cluster.stop()
+
+
+def refreshed(gateway, account):
+    """Status and seconds of a refresh, by the rules: without an answer of 200 the account keeps its token."""
+    began = time.monotonic()
+    status, _, body = Caller(gateway.port).refresh(account.refresh)
+    seconds = time.monotonic() - began
+    if status == 200:
+        account.take(body)
+    return status, seconds
+
+
+LIMITED = '[[routes]]\npath = "/api/{*rest}"\nrate_limit = "30/1h"\nrespond = { status = 200 }\n'
+
+
+def test_a_rate_limit_holds_over_the_fleet_and_without_redis_at_each_gateway(redis, fleets):
+    """Whoever spreads his requests gets no more; a Redis that is away refuses nobody and slows nobody down by much."""
+    fleet = fleets(redis)
+    a, b = fleet.add_behind_relay(routes=LIMITED), fleet.add_behind_relay(routes=LIMITED)
+    account, later = a.register(), a.register()
+    callers = [Caller(a.port), Caller(b.port)]
+    statuses = [callers[n % 2].api(account.access) for n in range(80)]
+    assert statuses.count(200) == 30 and set(statuses) == {200, 429}
+    for gateway in (a, b):
+        gateway.relay.hold()
+    for caller in callers:
+        began = time.monotonic()
+        statuses = [caller.api(later.access) for _ in range(60)]
+        assert statuses.count(200) == 30 and set(statuses) == {200, 429}
+        assert time.monotonic() - began < 5, "a request in a second waits, not each"

@@ -33,15 +33,12 @@ def observations(tmp_path_factory, pytestconfig):
         print(f"\n{folder}/fault-matrix.md\n\n{table(cells)}")
 
 
+COLUMNS = ("dependency", "fault", "requests with a token", "login", "refresh", "logout", "works again after", "logged", "metrics", "/readyz")
+
+
 def table(cells):
     """The matrix in Markdown."""
-    heads = ["dependency", "fault", "requests with a token", "login, refresh, logout", "slowest answer", "back after", "log", "metrics", "/readyz"]
-    lines = [heads, ["---"] * len(heads)]
-    for cell in cells:
-        lines.append([
-            cell["dependency"], cell["fault"], cell["tokens"], cell["services"], f"{cell['slowest']:.2f} s",
-            "-" if cell["recovery"] is None else f"{cell['recovery']:.1f} s", cell["log"] or "-", cell["metrics"] or "-", cell["readyz"],
-        ])
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *([cell[column] for column in COLUMNS] for cell in cells)]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -82,7 +79,7 @@ CELLS = [pytest.param(fault, fault, id=str(fault)) for fault in REDIS + MONGODB]
 @pytest.mark.parametrize("world, fault", CELLS, indirect=["world"])
 def test_c(world, fault: Fault, observations):
     """Tokens go on being accepted; what needs the store says 503 at once and works soon after; the operator can see it."""
-    cell = {"dependency": fault.dependency, "fault": fault.name, "readyz": "200", "metrics": "", "recovery": None, "wrong": []}
+    cell = {"dependency": fault.dependency, "fault": fault.name, "/readyz": "200", "metrics": "-", "recovery": None, "wrong": []}
     with Watch(world) as watch:
         watch.wait_for(5, 0)
         start = time.monotonic()
@@ -106,7 +103,7 @@ def test_c(world, fault: Fault, observations):
         after_a_loss(world, fault)
     elif fault.down:
         cell["recovery"] = max(max(back) - end, 0)
-    describe(cell, watch, fault, start, logged(world, fault))
+    describe(cell, watch, fault, start, end, logged(world, fault))
     observations.append(cell)
     verdict(world, fault, watch, cell, start, end)
 
@@ -119,18 +116,16 @@ def what_is_seen_while_it_is_down(world, fault, watch, cell, start):
     steady = time.monotonic()
     with noting(cell):
         status, report = eventually(lambda: (r := world.ready())[0] == 503 and r, 3, "/readyz telling of it")
-        cell["readyz"] = f"{status}: `{part}`" + (f" ({report[part]})" if len(report[part]) < 80 else "")
+        cell["/readyz"] = f"{status}, `{part}`: {without_address(report[part])}"
         assert report[part] != "ok" and report[other] == "ok" and not report["ready"], report
     with noting(cell):
         assert world.ready("?exclude=sessions&exclude=users")[0] == 200, "the requests that need no store are served"
-    gauges = []
     for name in fault.parts:
         with noting(cell):
-            gauges.append(f'`portcullis_store_up{{part="{name}"}}`')
-            eventually(lambda: world.gateway.metric(gauges[-1].strip("`")) == 0, 3, f"{gauges[-1]} being 0")
-    cell["metrics"] = ", ".join(gauges) + " 0, `portcullis_store_errors_total`"
+            eventually(lambda: world.gateway.metric(f'portcullis_store_up{{part="{name}"}}') == 0, 3, f"store_up of {name} being 0")
+    cell["metrics"] = f"`portcullis_store_up` 0 for {', '.join(fault.parts)}; `portcullis_store_errors_total` grows"
     if fault.deaf:
-        cell["metrics"] += ", `portcullis_revocation_lag_seconds`"
+        cell["metrics"] += ", `portcullis_revocation_lag_seconds` too"
     if fault.lasts:
         if fault.deaf:
             eventually(lambda: world.gateway.metric("portcullis_revocation_lag_seconds") > 1, 5, "the lag")
@@ -154,27 +149,38 @@ def errors(world, fault):
     return sum(float(line.rsplit(" ", 1)[1]) for line in counted)
 
 
+LINES = ("store unavailable", "store available again")
+
+
 def logged(world, fault):
     """How often each part was reported to be gone, and to be back."""
-    text = re.sub(r"\x1b\[[0-9;]*m", "", world.gateway.process.stderr())
-    lines = [line for line in text.splitlines() if "store unavailable" in line or "store available again" in line]
-    return {
-        part: (sum("store unavailable" in x for x in own), sum("store available again" in x for x in own))
-        for part in fault.parts
-        for own in [[line for line in lines if f"part={part}" in line or f'"part":"{part}"' in line or f'part="{part}"' in line]]
-    }
+    lines = [json.loads(line) for line in world.gateway.process.stderr().splitlines() if line.startswith("{")]
+    of = {part: [line["message"] for line in lines if line.get("part") == part] for part in fault.parts}
+    return {part: tuple(messages.count(text) for text in LINES) for part, messages in of.items()}
 
 
-def describe(cell, watch, fault, start, log):
-    def statuses(kinds):
-        return sorted({s.status for kind in kinds for s in watch.of(kind, start)})
-
-    cell["tokens"] = ", ".join(map(str, statuses(TOKENS)))
-    cell["statuses"] = {kind: statuses([kind]) for kind in watch.seen}
-    cell["services"] = "; ".join(f"{kind} {', '.join(map(str, statuses([kind])))}" for kind in SERVICES)
-    cell["slowest"] = max(s.seconds for kind in watch.seen for s in watch.of(kind, start))
-    cell["log"] = "; ".join(f"`store unavailable` {part} ×{gone}, `again` ×{back}" for part, (gone, back) in log.items() if gone or back)
+def describe(cell, watch, fault, start, end, log):
+    cell["requests with a token"] = answers(watch, TOKENS, start)
+    for kind in SERVICES:
+        cell[kind] = answers(watch, [kind], start, end if kind in fault.down else None, {503} if kind in fault.down else None)
+        later = {s.status for s in watch.of(kind, end)} - {200, 204, 503}
+        if later:
+            cell[kind] += f"; afterwards {', '.join(map(str, sorted(later)))}: log in (register) anew"
+    cell["works again after"] = "-" if cell["recovery"] is None else f"{cell['recovery']:.1f} s"
+    lines = [(text, [part for part, times in log.items() if times[n]]) for n, text in enumerate(LINES)]
+    cell["logged"] = "; ".join(f"`{text}` part={', '.join(parts)}" for text, parts in lines if parts) or "-"
     cell["transitions"] = log
+
+
+def answers(watch, kinds, since, until=None, statuses=None):
+    """Which answers requests of these kinds got, and within which time."""
+    seen = [s for kind in kinds for s in watch.of(kind, since) if until is None or s.began < until]
+    seen = [s for s in seen if statuses is None or s.status in statuses]
+    return f"{', '.join(map(str, sorted({s.status for s in seen})))} within {max(s.seconds for s in seen):.2f} s"
+
+
+def without_address(text):
+    return re.sub(r"127\.0\.0\.1:\d+", "HOST:PORT", text.splitlines()[0])
 
 
 def after_a_loss(world, fault):

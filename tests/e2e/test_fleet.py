@@ -1,6 +1,5 @@
 """Gateways on one Redis and one MongoDB agree within a second, and ask nobody on the way of a request (issue 3; invariants 5 and 6)."""
 
-import glob
 import json
 import random
 import re
@@ -14,7 +13,7 @@ import pytest
 from accounts import at_once, json_request, problem, read_answer
 from conftest import PASSWORD, eventually
 from relay import Relay
-from servers import Caller, RedisCluster, Sentinel, in_parallel
+from servers import Caller, RedisCluster, Sentinel, clock, in_parallel, needs_faketime
 
 NEW = "a perfectly new password"
 GRACE = 'refresh_grace = "60s"'
@@ -273,16 +272,13 @@ def test_threat_guesses_over_two_gateways_share_one_counter(redis, fleets):
 # Clocks ----------------------------------------------------------------------------------------------------
 
 
-FAKETIME = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
-
-
-@pytest.mark.skipif(not FAKETIME, reason="needs faketime (apt) to turn one gateway's clock")
+@needs_faketime
 @pytest.mark.parametrize("offset", ["+10m", "-10m"])
 def test_a_gateway_whose_clock_is_wrong_refreshes_and_hears_all_the_same(redis, fleets, offset):
     """Redis's clock decides; what a wrong clock costs is the lifetime of the access tokens it makes, and nothing else."""
     fleet = fleets(redis, tokens='refresh_grace = "5s"\naccess_ttl = "1h"\nleeway = "30s"')
     right = fleet.add()
-    wrong = fleet.add(env={"LD_PRELOAD": FAKETIME[0], "FAKETIME": offset, "FAKETIME_DONT_FAKE_MONOTONIC": "1"})
+    wrong = fleet.add(env=clock(offset))
     lag = wrong.metric("portcullis_revocation_lag_seconds")
     assert lag < 5, f"hearing has nothing to do with clocks: {lag}"
     account, second = right.register(), right.register()
