@@ -45,7 +45,11 @@ class Redis:
         if not self.mode:
             args += ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]
         self.process = Process([*args, *self.options], self.folder, "redis")
-        eventually(self.answers, 10, f"Redis at {self.port} answering")
+        try:
+            eventually(self.answers, 10, f"Redis at {self.port} answering")
+        except BaseException:
+            self.process.stop()
+            raise
         return self
 
     def answers(self):
@@ -195,8 +199,17 @@ class RedisCluster:
     """Three masters, a third of the slots each."""
 
     def __init__(self, folder):
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-        self.nodes = [Redis(folder, *options, port=port_for_a_bus()) for _ in range(3)]
+        self.nodes = []
+        try:
+            self.join(folder)
+        except BaseException:
+            self.stop()
+            raise
+
+    def join(self, folder):
+        for _ in range(3):
+            options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+            self.nodes.append(Redis(folder, *options, port=port_for_a_bus()))
         addresses = [f"127.0.0.1:{node.port}" for node in self.nodes]
         made = ["redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "0", "--cluster-yes"]
         subprocess.run(made, check=True, capture_output=True, timeout=60)
