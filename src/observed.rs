@@ -158,6 +158,10 @@ impl RateLimits for Observed<dyn RateLimits> {
 
 #[async_trait]
 impl Sessions for Observed<dyn Sessions> {
+    fn clock(&self, now: Timestamp) -> Timestamp {
+        self.inner.clock(now)
+    }
+
     async fn open(&self, family: Family) -> Result<()> {
         self.meter.of("open", self.inner.open(family)).await
     }

@@ -66,7 +66,9 @@ pub fn token_parts(config: &Config, now: Timestamp) -> Result<TokenParts, StartE
     let mint = Arc::new(Mint::new(keys, &config.tokens));
     let revocations = Arc::new(match &config.sessions {
         SessionStore::Embedded => Revocations::new(),
-        SessionStore::Redis(_, policy) => Revocations::heard_from_afar(*policy, now),
+        SessionStore::Redis(_, policy) => {
+            Revocations::heard_from_afar(*policy, refresh_policy(config).access_lifetime, now)
+        }
     });
     let issuers = Arc::new(Issuers::new(&config.issuers)?);
     let verifier = Verifier::new(&config.tokens, mint.clone(), issuers.clone(), revocations.clone());
@@ -197,8 +199,12 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     if !runtime.block_on(stores.catch_up(CATCH_UP)) {
         tracing::error!("revocations not heard of yet: starting without, see sessions.unreachable_after");
     }
-    let refresh_tokens = RefreshTokens::load_or_create(&config.server.data_dir)?;
-    runtime.block_on(stores.check_fleet(&refresh_tokens.fingerprint()))?;
+    let refresh_tokens = Arc::new(RefreshTokens::load_or_create(&config.server.data_dir)?);
+    match runtime.block_on(stores.fleet.has_fingerprint(&refresh_tokens.fingerprint())) {
+        Ok(true) => refresh_tokens.confirm(),
+        Ok(false) => return Err(stores.fleet.stranger().into()),
+        Err(_) => drop(runtime.spawn(stores.fleet.clone().confirm_in_time(refresh_tokens.clone()))),
+    }
     let users: Arc<dyn Users> = Observed::new(stores.users, "users", &metrics);
     let sessions: Arc<dyn Sessions> = Observed::new(stores.sessions, "sessions", &metrics);
     let throttle: Arc<dyn LoginThrottle> = Observed::new(stores.throttle, "throttle", &metrics);

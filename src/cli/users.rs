@@ -209,12 +209,15 @@ impl Accounts<'_> {
         change: UserChange,
         done: &str,
     ) -> Result<(), StartError> {
-        let cut = |at| SessionsCut { at, keep: None };
-        let sessions_cut = Some(cut(Timestamp::now()));
+        // The clock that sessions go by is known once the store has been heard.
+        self.stores.catch_up(server::CATCH_UP).await;
+        let sessions = &self.stores.sessions;
+        let cut = || SessionsCut { at: sessions.clock(Timestamp::now()), keep: None };
+        let sessions_cut = Some(cut());
         self.change(user, UserChange { sessions_cut, ..change }).await?;
         // Until the change was committed somebody may have logged in as before: hence a second, later cut.
         let policy = server::refresh_policy(self.config);
-        self.stores.sessions.end_all(&user.id, cut(Timestamp::now()), policy).await.map_err(|e| {
+        sessions.end_all(&user.id, cut(), policy).await.map_err(|e| {
             let email = user.email.as_str();
             format!(
                 "{email} {done} and its sessions cannot be refreshed, but its access tokens may be accepted until \

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::refresh::unconfirmed;
 use super::{Endpoints, Request, json};
 use crate::auth::Identity;
 use crate::config::AuthMode;
@@ -31,6 +32,9 @@ impl Endpoints {
         } else {
             let Body { refresh_token } = json::body(&request)?;
             let Some(token) = self.refresh_tokens.decode(&refresh_token) else {
+                if !self.refresh_tokens.is_confirmed() {
+                    return Err(unconfirmed());
+                }
                 return Ok(Reply::empty(204));
             };
             (token.user, token.family)
@@ -42,7 +46,7 @@ impl Endpoints {
     /// 204: every session of the caller has ended.
     pub(super) async fn logout_all(&self, request: Request<'_>) -> Result<Reply, Fault> {
         let (user, _) = caller(&request)?;
-        let cut = SessionsCut { at: request.now, keep: None };
+        let cut = SessionsCut { at: self.sessions.clock(request.now), keep: None };
         self.users.update(&user, UserChange { sessions_cut: Some(cut), ..UserChange::default() }).await?;
         self.end_all(&user, cut).await?;
         Ok(Reply::empty(204))

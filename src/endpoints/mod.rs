@@ -69,7 +69,7 @@ pub struct Endpoints {
     pub hasher: Arc<Hasher>,
     pub min_password_length: usize,
     pub mint: Arc<Mint>,
-    pub refresh_tokens: RefreshTokens,
+    pub refresh_tokens: Arc<RefreshTokens>,
     pub device_cookies: DeviceCookies,
     pub revocations: Arc<Revocations>,
     pub authenticator: Arc<Authenticator>,

@@ -53,7 +53,7 @@ impl Endpoints {
         self.throttle.succeeded(&attempt, request.now).await?;
 
         let hash = self.hasher.hash(new.as_bytes()).await.map_err(|full| busy(full.retry_after))?;
-        let cut = SessionsCut { at: Timestamp::now(), keep: Some(session) };
+        let cut = SessionsCut { at: self.sessions.clock(Timestamp::now()), keep: Some(session) };
         let change = UserChange {
             password_hash: Some(hash),
             if_password_hash: Some(user.password_hash),
@@ -68,7 +68,7 @@ impl Endpoints {
             ));
         }
         // Until the change was committed somebody may have logged in with the old password: hence a second, later cut.
-        self.end_all(&id, SessionsCut { at: Timestamp::now(), ..cut }).await?;
+        self.end_all(&id, SessionsCut { at: self.sessions.clock(Timestamp::now()), ..cut }).await?;
         Ok(Reply::empty(204))
     }
 }

@@ -22,6 +22,8 @@ impl Endpoints {
         let Body { refresh_token } = json::body(&request)?;
         let outcome = match self.refresh_tokens.decode(&refresh_token) {
             Some(token) => self.rotate(&token, &request).await,
+            // While it is not known that the fleet's tokens are made with our secret, a stranger's token may be a good one.
+            None if !self.refresh_tokens.is_confirmed() => Err(("unavailable", unconfirmed())),
             None => Err(("unknown", invalid("not a token of ours"))),
         };
         let label = outcome.as_ref().map_or_else(|(label, _)| *label, |(label, _)| *label);
@@ -45,6 +47,15 @@ impl Endpoints {
                 .map_err(down)?;
             return Err(("dead", invalid("the account is gone, disabled, or has ended this session")));
         };
+        // The session store may have lost in a failover what this gateway has heard.
+        let family_began = began(token.family);
+        if self.revocations.is_revoked(Some(token.family), family_began, &user.id) {
+            self.sessions
+                .end(&user.id, token.family, self.refresh_policy, request.now)
+                .await
+                .map_err(down)?;
+            return Err(("dead", invalid("revoked")));
+        }
         let address = request.client.to_string();
         let rotation = self
             .sessions
@@ -76,6 +87,11 @@ impl Endpoints {
             event
         );
     }
+}
+
+/// For a token that cannot be judged before the secret has been compared with the fleet's.
+pub fn unconfirmed() -> Fault {
+    Fault::unavailable("store_unavailable", "whether refresh.key is that of the fleet is not known")
 }
 
 fn admits(user: &User, token: &RefreshToken) -> bool {

@@ -66,7 +66,7 @@ impl Endpoints {
         request: &Request<'_>,
         status: u16,
     ) -> Result<Reply, Fault> {
-        let now = request.now;
+        let now = self.sessions.clock(request.now);
         let absolute_expiry = now.plus(self.refresh_ttl);
         let family = Family {
             id: new_session_id(now),
@@ -83,7 +83,7 @@ impl Endpoints {
         let id = family.id;
         self.sessions.open(family).await?;
         self.ensure_unchanged(user, id, now).await?;
-        let reply = self.token_response(status, user, id, 1, now)?;
+        let reply = self.token_response(status, user, id, 1, request.now)?;
         Ok(reply.with(header::SET_COOKIE, self.device_cookie(user, request)?))
     }
 

@@ -8,7 +8,8 @@ use crate::server::StartError;
 use crate::store::embedded::Embedded;
 use crate::store::mongodb::MongoDbUsers;
 use crate::store::redis::{Clock, Redis};
-use crate::store::{LoginThrottle, RateLimits, RevocationSink, Sessions, Users};
+use crate::store::{LoginThrottle, RateLimits, RevocationSink, Sessions, Unavailable, Users};
+use crate::tokens::RefreshTokens;
 
 /// Sessions, users and throttles, whichever stores they are in.
 pub struct Stores {
@@ -17,7 +18,7 @@ pub struct Stores {
     pub throttle: Arc<dyn LoginThrottle>,
     /// Shared by the fleet; `None`: this process counts for itself.
     pub rate_limits: Option<Arc<dyn RateLimits>>,
-    redis: Option<Arc<Redis>>,
+    pub fleet: Fleet,
 }
 
 impl Stores {
@@ -41,7 +42,7 @@ impl Stores {
         Ok(match &config.sessions {
             SessionStore::Embedded => {
                 let file = file()?;
-                Self { users, sessions: file.clone(), throttle: file, rate_limits: None, redis: None }
+                Self { users, sessions: file.clone(), throttle: file, rate_limits: None, fleet: Fleet(None) }
             }
             SessionStore::Redis(settings, _) => {
                 let redis = Redis::open(settings, sink, Clock::Server)?;
@@ -50,35 +51,58 @@ impl Stores {
                     sessions: redis.clone(),
                     throttle: redis.clone(),
                     rate_limits: Some(redis.clone()),
-                    redis: Some(redis),
+                    fleet: Fleet(Some(redis)),
                 }
             }
         })
     }
 
-    /// Refuses to run beside gateways whose refresh tokens this one does not know: it would log their users out.
-    ///
-    /// # Errors
-    /// With the remedy. A store that cannot be asked now is no error.
-    pub async fn check_fleet(&self, fingerprint: &str) -> Result<(), StartError> {
-        let Some(redis) = &self.redis else { return Ok(()) };
-        if redis.is_of_this_fleet(fingerprint).await.unwrap_or(true) {
-            return Ok(());
-        }
-        Err(format!(
-            "keys/refresh.key in server.data_dir is not that of the other gateways on this Redis: copy the folder keys/ from \
-             one of them. If all of them have a new one (everybody logs in again), delete {} in Redis first; if this is another \
-             fleet, give it a sessions.prefix of its own",
-            redis.fleet_key()
-        )
-        .into())
-    }
-
     /// Waits until the revocations in force have been heard, at most `limit`. Whether they have been.
     pub async fn catch_up(&self, limit: Duration) -> bool {
-        match &self.redis {
+        match &self.fleet.0 {
             Some(redis) => tokio::time::timeout(limit, redis.caught_up()).await.is_ok(),
             None => true,
+        }
+    }
+}
+
+/// The gateways that share a session store with this one; `None` when it is alone.
+#[derive(Clone)]
+pub struct Fleet(Option<Arc<Redis>>);
+
+impl Fleet {
+    /// Whether `fingerprint`, of the secret of refresh tokens, is that of the other gateways: one that does not know their refresh
+    /// tokens would log their users out.
+    ///
+    /// # Errors
+    /// When the store cannot be asked now.
+    pub async fn has_fingerprint(&self, fingerprint: &str) -> Result<bool, Unavailable> {
+        match &self.0 {
+            Some(redis) => redis.is_of_this_fleet(fingerprint).await,
+            None => Ok(true),
+        }
+    }
+
+    /// What an operator is told when it is not.
+    pub fn stranger(&self) -> String {
+        let key = self.0.as_ref().map(|redis| redis.fleet_key()).unwrap_or_default();
+        format!(
+            "keys/refresh.key in server.data_dir is not that of the other gateways on this Redis: copy the folder keys/ from \
+             one of them. If all of them have a new one (everybody logs in again), delete {key} in Redis first; if this is another \
+             fleet, give it a sessions.prefix of its own"
+        )
+    }
+
+    /// Confirms `tokens` as soon as the store can be asked and says yes; until then complains now and then.
+    pub async fn confirm_in_time(self, tokens: Arc<RefreshTokens>) {
+        let fingerprint = tokens.fingerprint();
+        for attempt in 0_u32.. {
+            match self.has_fingerprint(&fingerprint).await {
+                Ok(true) => return tokens.confirm(),
+                Ok(false) if attempt % 60 == 0 => tracing::error!("{}", self.stranger()),
+                Ok(false) | Err(_) => {}
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 }

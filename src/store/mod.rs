@@ -192,6 +192,11 @@ pub struct RefreshPolicy {
 
 #[async_trait]
 pub trait Sessions: Send + Sync {
+    /// `now`, read from this machine's clock, by the clock that all who share the store go by: sessions begin and are cut
+    /// off at instants of that one, so that they can be compared whoever's clock is wrong.
+    fn clock(&self, now: Timestamp) -> Timestamp {
+        now
+    }
     /// Keeps a new family; as revoked when an `end_all` that does not spare it came in between.
     async fn open(&self, family: Family) -> Result<()>;
     /// Decides on generation `presented` of `family` in one atomic step.
@@ -227,6 +232,10 @@ pub trait RevocationSink: Send + Sync {
     fn session(&self, user: &str, session: SessionId, until: Timestamp);
     /// Access tokens of `user`'s sessions that `cut` does not spare are dead; forget this after `until`.
     fn user(&self, user: &str, cut: SessionsCut, until: Timestamp);
+    /// How long the access tokens live that are judged here: what is revoked matters at least for so long.
+    fn token_lifetime(&self) -> Duration {
+        Duration::ZERO
+    }
     /// Whatever was revoked up to `at` (this machine's clock) has been passed on. A store that is told of
     /// revocations by others says so again and again; one that hears of its own at once never needs to.
     fn heard_until(&self, at: Timestamp);

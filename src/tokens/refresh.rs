@@ -5,6 +5,7 @@
 //! access token: it has no dots. What a good MAC is worth is for the session store to decide.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use aws_lc_rs::{hmac, rand};
@@ -46,6 +47,8 @@ pub struct RefreshToken {
 /// Makes and reads refresh tokens under one server secret.
 pub struct RefreshTokens {
     key: hmac::Key,
+    /// Whether the secret is known to be the one that tokens of this deployment are made with.
+    confirmed: AtomicBool,
 }
 
 impl RefreshTokens {
@@ -54,7 +57,8 @@ impl RefreshTokens {
     /// # Errors
     /// [`SecretError`], with the remedy: a file open to others, blank or of the wrong size.
     pub fn load_or_create(data_dir: &Path) -> Result<Self, SecretError> {
-        Ok(Self { key: Secret::load_or_create(data_dir)?.key("portcullis refresh token 1") })
+        let key = Secret::load_or_create(data_dir)?.key("portcullis refresh token 1");
+        Ok(Self { key, confirmed: AtomicBool::new(false) })
     }
 
     /// The token of `generation` of `family`; the same one every time.
@@ -69,6 +73,15 @@ impl RefreshTokens {
         let mac = hmac::sign(&self.key, &bytes);
         bytes.extend_from_slice(mac.as_ref());
         URL_SAFE_NO_PAD.encode(bytes)
+    }
+
+    /// Notes that the secret is the right one, so that a token it did not make is a forgery.
+    pub fn confirm(&self) {
+        self.confirmed.store(true, Ordering::Release);
+    }
+
+    pub fn is_confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::Acquire)
     }
 
     /// Tells secrets apart without giving anything of them away: 16 hexadecimal digits.

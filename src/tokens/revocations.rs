@@ -30,6 +30,7 @@ pub struct Revocations {
 /// How far behind others this process may be.
 struct Remote {
     policy: RevocationPolicy,
+    token_lifetime: Duration,
     since: Timestamp,
     /// Milliseconds since 1970, or [`NEVER`].
     heard_until: AtomicI64,
@@ -70,8 +71,9 @@ impl Revocations {
     }
 
     /// For a store that has to be heard over the network, from `now` on, under `policy`.
-    pub fn heard_from_afar(policy: RevocationPolicy, now: Timestamp) -> Self {
-        let remote = Remote { policy, since: now, heard_until: AtomicI64::new(NEVER) };
+    /// `token_lifetime` is that of the access tokens made here, leeway included.
+    pub fn heard_from_afar(policy: RevocationPolicy, token_lifetime: Duration, now: Timestamp) -> Self {
+        let remote = Remote { policy, token_lifetime, since: now, heard_until: AtomicI64::new(NEVER) };
         Self { remote: Some(remote), ..Self::new() }
     }
 
@@ -158,6 +160,10 @@ impl RevocationSink for Revocations {
             let Some(known) = known else { return UserCut { cut, until } };
             UserCut { cut: stricter(known.cut, cut), until: until.max(known.until) }
         });
+    }
+
+    fn token_lifetime(&self) -> Duration {
+        self.remote.as_ref().map_or(Duration::ZERO, |remote| remote.token_lifetime)
     }
 
     fn heard_until(&self, at: Timestamp) {
@@ -327,7 +333,7 @@ mod tests {
             [(OnUnreachable::Serve, false), (OnUnreachable::Refuse, true)]
         {
             let policy = RevocationPolicy { unreachable_after: Duration::from_secs(10), on_unreachable };
-            let revocations = Revocations::heard_from_afar(policy, at(100));
+            let revocations = Revocations::heard_from_afar(policy, Duration::ZERO, at(100));
             assert!(revocations.is_deaf(at(100)) && revocations.is_deaf(at(110)));
             assert_eq!(revocations.is_deaf(at(111)), deaf_in_the_end);
             assert_eq!((revocations.has_caught_up(), revocations.lag(at(103)).as_secs()), (false, 3));

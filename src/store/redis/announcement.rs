@@ -41,6 +41,14 @@ impl Announcement {
     }
 
     #[must_use]
+    pub fn at_least_until(mut self, instant: Timestamp) -> Self {
+        match &mut self {
+            Self::Session { until, .. } | Self::User { until, .. } => *until = instant.max(*until),
+        }
+        self
+    }
+
+    #[must_use]
     pub fn later(mut self, by: Duration) -> Self {
         match &mut self {
             Self::Session { until, .. } | Self::User { until, .. } => *until = until.plus(by),

@@ -46,9 +46,9 @@ struct Progress {
     last: EntryId,
     /// Ours, which the stream has not brought yet.
     own: BTreeSet<EntryId>,
-    /// How far the clock of Redis is at least behind this machine's. Redis says by its own when a revocation is over, and
-    /// the tokens it is about live by ours.
-    behind: Duration,
+    /// Milliseconds that the clock of Redis is ahead of this machine's, at most. Redis says by its own when a revocation is
+    /// over, and the tokens it is about live by ours.
+    ahead: i64,
 }
 
 impl Delivery {
@@ -64,9 +64,27 @@ impl Delivery {
         let announcement = Announcement::parse(fields).ok_or_else(odd)?;
         let mut progress = self.progress.lock();
         if number > progress.last && progress.own.insert(number) {
-            announcement.later(progress.behind).pass_on(&*self.sink);
+            self.in_force_here(announcement, number, &progress).pass_on(&*self.sink);
         }
         Ok(())
+    }
+
+    /// Until when it matters here: by this machine's clock, and for as long as tokens live that this gateway made before,
+    /// though those of the gateway that revoked them may live for a shorter time.
+    fn in_force_here(
+        &self,
+        announcement: Announcement,
+        number: EntryId,
+        progress: &Progress,
+    ) -> Announcement {
+        let made = Timestamp(i64::try_from(number.0).unwrap_or(i64::MAX));
+        let behind = Duration::from_millis(u64::try_from(-progress.ahead).unwrap_or(0));
+        announcement.at_least_until(made.plus(self.sink.token_lifetime())).later(behind)
+    }
+
+    /// `instant` of this machine's clock by that of Redis, or a little later.
+    pub fn by_server_clock(&self, instant: Timestamp) -> Timestamp {
+        Timestamp(instant.0.saturating_add(self.progress.lock().ahead))
     }
 
     fn deliver(&self, number: EntryId, fields: &[String], now: Timestamp) {
@@ -75,7 +93,8 @@ impl Delivery {
         if progress.own.remove(&number) {
             return;
         }
-        match Announcement::parse(fields).map(|announcement| announcement.later(progress.behind)) {
+        let announcement = Announcement::parse(fields);
+        match announcement.map(|announcement| self.in_force_here(announcement, number, &progress)) {
             Some(announcement) if announcement.until() > now => announcement.pass_on(&*self.sink),
             Some(_) => {}
             None => tracing::error!(
@@ -98,13 +117,13 @@ impl Delivery {
 
     fn begin_again(&self) {
         let mut progress = self.progress.lock();
-        *progress = Progress { behind: progress.behind, ..Progress::default() };
+        *progress = Progress { ahead: progress.ahead, ..Progress::default() };
     }
 
-    /// On one connection the largest is the truest: the others include the time the answer took.
-    fn learn_skew(&self, behind: Duration, is_new: bool) {
+    /// On one connection the smallest is the truest: the others include more of the time the question took.
+    fn learn_skew(&self, ahead: i64, is_new: bool) {
         let mut progress = self.progress.lock();
-        progress.behind = if is_new { behind } else { behind.max(progress.behind) };
+        progress.ahead = if is_new { ahead } else { ahead.min(progress.ahead) };
     }
 }
 
@@ -150,7 +169,7 @@ async fn read_page(
         link.call_numbered(async |mut connection| call.invoke(&mut connection).await).await?;
     let newest = EntryId::parse(&newest).ok_or_else(|| unavailable("an odd script reply"))?;
     let is_new = connection != *heard_on;
-    delivery.learn_skew(asked.until(Timestamp(server_time)), is_new);
+    delivery.learn_skew(server_time.saturating_sub(asked.0), is_new);
     if is_new {
         *heard_on = connection;
         warn_of_skew(server_time, asked);

@@ -75,6 +75,11 @@ impl Link {
         self.cluster
     }
 
+    /// Longest a caller waits.
+    pub fn limit(&self) -> Duration {
+        self.limit
+    }
+
     /// Makes one call, within the time limit.
     pub async fn call<T>(&self, work: impl AsyncFnOnce(Connection) -> RedisResult<T>) -> Result<T> {
         self.call_numbered(work).await.map(|(_, answer)| answer)

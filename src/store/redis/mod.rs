@@ -30,7 +30,7 @@ use self::link::Link;
 use self::scripts::{Call, Scripts};
 use crate::clock::Timestamp;
 use crate::store::settings::RedisSettings;
-use crate::store::{Result, RevocationSink};
+use crate::store::{Result, RevocationSink, Sessions};
 
 /// How long a fleet is remembered after its last gateway was started: longer than any session lives without one.
 const FLEET_MEMORY: Duration = Duration::from_secs(400 * 86_400);
@@ -118,10 +118,10 @@ impl Redis {
         }
     }
 
-    /// How long ago `then` was, in milliseconds, by the clock it was read from.
+    /// How long ago `then` was, an instant as [`Sessions::clock`] gives it, in milliseconds.
     fn age(&self, then: Timestamp) -> i64 {
         match self.clock {
-            Clock::Server => Timestamp::now().0.saturating_sub(then.0).max(0),
+            Clock::Server => self.clock(Timestamp::now()).0.saturating_sub(then.0).max(0),
             Clock::Caller => 0,
         }
     }

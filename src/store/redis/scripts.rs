@@ -37,9 +37,9 @@ impl Scripts {
             announce: script!("clock", "stream", "announce"),
             announced: script!("clock", "stream", "session", "announced"),
             follow: script!("clock", "follow"),
-            run: script!("clock", "run"),
+            run: script!("clock", "deadline", "run"),
             run_undo: script!("clock", "run_undo"),
-            window: script!("clock", "window"),
+            window: script!("clock", "deadline", "window"),
             window_undo: script!("clock", "window_undo"),
             lease: script!("clock", "lease"),
         }

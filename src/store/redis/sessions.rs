@@ -4,13 +4,20 @@ use ::redis::AsyncCommands;
 use async_trait::async_trait;
 use uuid::Uuid;
 
-use super::Redis;
 use super::link::unavailable;
+use super::{Clock, Redis};
 use crate::clock::Timestamp;
 use crate::store::{Family, FamilyState, RefreshPolicy, Result, Rotation, SessionId, Sessions, SessionsCut};
 
 #[async_trait]
 impl Sessions for Redis {
+    fn clock(&self, now: Timestamp) -> Timestamp {
+        match self.clock {
+            Clock::Server => self.delivery.by_server_clock(now),
+            Clock::Caller => now,
+        }
+    }
+
     async fn open(&self, family: Family) -> Result<()> {
         let began = family.began;
         let since = |instant: Timestamp| instant.0.saturating_sub(began.0);

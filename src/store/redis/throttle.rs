@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::link::unavailable;
-use super::scripts::{Call, Script};
-use super::{Redis, short_digest};
+use super::scripts::Call;
+use super::{Clock, Redis, short_digest};
 use crate::clock::Timestamp;
 use crate::store::{Admission, LoginAttempt, LoginThrottle, Result, ThrottlePolicy};
 
@@ -24,22 +24,30 @@ impl LoginThrottle for Redis {
         policy: ThrottlePolicy,
         now: Timestamp,
     ) -> Result<Admission> {
-        let address_wait = match self.window(attempt, &self.scripts.window, now) {
-            Some(mut call) => {
-                call.arg(policy.address_failures).arg(milliseconds(policy.address_window));
-                self.count(&call).await?
+        let address_wait = match &attempt.known_device {
+            Some(_) => Duration::ZERO,
+            None => {
+                self.count_in_time(now, |instant| {
+                    let mut call = self.scripts.window.arg(instant);
+                    call.arg(policy.address_failures).arg(milliseconds(policy.address_window));
+                    call.key(self.address_key(&attempt.address));
+                    call
+                })
+                .await?
             }
-            None => Duration::ZERO,
         };
         if !address_wait.is_zero() {
             return Ok(Admission::Blocked { retry_after: address_wait });
         }
-        let mut call = self.run(attempt, &self.scripts.run, now);
-        call.arg(policy.free_failures)
-            .arg(milliseconds(policy.first_delay))
-            .arg(milliseconds(policy.max_delay));
-        call.arg(policy.max_failures).arg(milliseconds(MEMORY));
-        let run = self.count(&call).await;
+        let counting = self.count_in_time(now, |instant| {
+            let mut call = self.scripts.run.arg(instant);
+            call.arg(device(attempt)).arg(policy.free_failures);
+            call.arg(milliseconds(policy.first_delay)).arg(milliseconds(policy.max_delay));
+            call.arg(policy.max_failures).arg(milliseconds(MEMORY));
+            call.key(self.account_key(&attempt.account));
+            call
+        });
+        let run = counting.await;
         if matches!(run, Ok(Duration::ZERO)) {
             return Ok(Admission::Allowed);
         }
@@ -60,8 +68,9 @@ impl LoginThrottle for Redis {
     }
 
     async fn undecided(&self, attempt: &LoginAttempt, now: Timestamp) -> Result<()> {
-        let call = self.run(attempt, &self.scripts.run_undo, now);
-        self.count(&call).await?;
+        let mut call = self.scripts.run_undo.arg(self.instant(now));
+        call.arg(device(attempt)).key(self.account_key(&attempt.account));
+        self.ask(&call).await?;
         self.uncount_address(attempt, now).await
     }
 
@@ -74,34 +83,36 @@ impl LoginThrottle for Redis {
 }
 
 impl Redis {
-    fn run<'s>(&self, attempt: &LoginAttempt, script: &'s Script, now: Timestamp) -> Call<'s> {
-        let mut call = script.arg(self.instant(now));
-        call.arg(device(attempt)).key(self.account_key(&attempt.account));
-        call
-    }
-
-    /// `None` for a known device, which passes the address by: strangers behind the same one must not lock its owner out, and
-    /// its own run limits it.
-    fn window<'s>(&self, attempt: &LoginAttempt, script: &'s Script, now: Timestamp) -> Option<Call<'s>> {
-        if attempt.known_device.is_some() {
-            return None;
-        }
-        let mut call = script.arg(self.instant(now));
-        call.key(self.address_key(&attempt.address));
-        Some(call)
-    }
-
+    /// Not for a known device, which passes the address by: strangers behind the same one must not lock its owner out,
+    /// and its own run limits it.
     async fn uncount_address(&self, attempt: &LoginAttempt, now: Timestamp) -> Result<()> {
-        match self.window(attempt, &self.scripts.window_undo, now) {
-            Some(call) => self.count(&call).await.map(drop),
-            None => Ok(()),
+        if attempt.known_device.is_some() {
+            return Ok(());
         }
+        let mut call = self.scripts.window_undo.arg(self.instant(now));
+        call.key(self.address_key(&attempt.address));
+        self.ask(&call).await.map(drop)
     }
 
-    /// Runs a script that answers how long to wait.
-    async fn count(&self, call: &Call<'_>) -> Result<Duration> {
-        let wait: String = self.link.call(async |mut connection| call.invoke(&mut connection).await).await?;
+    /// Runs a script that counts and answers how long to wait, unless its turn comes when nobody waits for the answer any more.
+    async fn count_in_time<'s>(&self, now: Timestamp, call: impl Fn(String) -> Call<'s>) -> Result<Duration> {
+        let instant = match self.clock {
+            Clock::Caller => self.instant(now),
+            Clock::Server => {
+                let end = self.delivery.by_server_clock(Timestamp::now().plus(self.link.limit()));
+                format!("by {}", end.0.max(0))
+            }
+        };
+        let mut wait = self.ask(&call(instant)).await?;
+        if wait == "late" {
+            // The answer came in time, so it is the clocks that moved apart.
+            wait = self.ask(&call(self.instant(now))).await?;
+        }
         wait.parse().map(Duration::from_millis).map_err(|_| unavailable("an odd script reply"))
+    }
+
+    async fn ask(&self, call: &Call<'_>) -> Result<String> {
+        self.link.call(async |mut connection| call.invoke(&mut connection).await).await
     }
 }
 
