@@ -21,6 +21,8 @@ mod redis_failover;
 mod redis_faults;
 #[path = "store_contract/redis_figures.rs"]
 mod redis_figures;
+#[path = "store_contract/redis_following.rs"]
+mod redis_following;
 #[path = "store_contract/redis_keys.rs"]
 mod redis_keys;
 #[path = "store_contract/redis_rates.rs"]

@@ -9,7 +9,7 @@ use portcullis::store::settings::RedisSettings;
 use portcullis::store::{Family, Rotation, Sessions, SessionsCut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
 use crate::redis::{Client, PATIENCE, in_time, prefix, settings};
 use crate::servers::{cli, free_port, redis_on};
@@ -91,22 +91,43 @@ async fn a_slow_server_serves() {
 pub struct Relay {
     pub port: u16,
     pub cut: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
 }
 
 pub const WHOLE: usize = usize::MAX;
 
 impl Relay {
     pub async fn to(server: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(0, server).await
+    }
+
+    pub async fn on(port: u16, server: u16) -> Self {
+        let end = Instant::now() + 2 * SECOND;
+        let listener = loop {
+            match TcpListener::bind(("127.0.0.1", port)).await {
+                Ok(listener) => break listener,
+                // The one before is going.
+                Err(error) => assert!(Instant::now() < end, "{error}"),
+            }
+            tokio::time::sleep(5 * MS).await;
+        };
         let port = listener.local_addr().unwrap().port();
         let cut = Arc::new(AtomicUsize::new(WHOLE));
         let shared = cut.clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(relay(client, server, shared.clone()));
+                connections.spawn(relay(client, server, shared.clone()));
             }
         });
-        Self { port, cut }
+        Self { port, cut, task }
+    }
+}
+
+/// Breaks all connections.
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -114,23 +135,25 @@ async fn relay(client: TcpStream, server: u16, cut: Arc<AtomicUsize>) {
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    tokio::spawn(async move {
-        let _ = tokio::io::copy(&mut from_client, &mut to_server).await;
-    });
-    let mut buffer = vec![0; 65536];
-    while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
-        let reply = &buffer[..length];
-        let is_rotation =
-            reply.windows(7).any(|bytes| bytes == b"rotated") || reply.windows(6).any(|b| b == b"opened");
-        let keep = if is_rotation { cut.swap(WHOLE, Ordering::SeqCst) } else { WHOLE };
-        if keep != WHOLE {
-            let _ = to_client.write_all(&reply[..keep.min(length)]).await;
-            let _ = to_client.as_ref().set_zero_linger();
-            return;
+    let replies = async {
+        let mut buffer = vec![0; 65536];
+        while let Ok(length @ 1..) = from_server.read(&mut buffer).await {
+            let reply = &buffer[..length];
+            let is_decision =
+                [&b"rotated"[..], b"opened"].iter().any(|d| reply.windows(d.len()).any(|w| w == *d));
+            let keep = if is_decision { cut.swap(WHOLE, Ordering::SeqCst) } else { WHOLE };
+            let sent = to_client.write_all(&reply[..keep.min(length)]).await;
+            if keep != WHOLE {
+                let _ = to_client.as_ref().set_zero_linger();
+            }
+            if keep != WHOLE || sent.is_err() {
+                return;
+            }
         }
-        if to_client.write_all(reply).await.is_err() {
-            return;
-        }
+    };
+    tokio::select! {
+        () = replies => {}
+        _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
     }
 }
 

@@ -110,7 +110,7 @@ async fn a_password_a_user_and_a_database() {
     assert!(asked(&["info", "keyspace"]).contains("db7:keys=2"), "{}", asked(&["info", "keyspace"]));
 
     // What an operator has to allow: nothing beyond the keys and these commands.
-    let commands = "+eval +evalsha +hget +hset +hdel +hexists +hkeys +hgetall +del +get +set +pttl +pexpire +time \
+    let commands = "+eval +evalsha +hget +hset +hdel +hexists +hkeys +hgetall +hlen +del +get +set +pttl +pexpire +time \
                     +xadd +xdel +xrange +xrevrange +xtrim +select";
     let rule =
         [&["acl", "setuser", "gate", "on", ">s3cret2", "resetkeys", "~gate:*", "resetchannels", "-@all"][..]]

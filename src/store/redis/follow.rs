@@ -206,3 +206,95 @@ fn warn_of_skew(server_time: i64, local: Timestamp) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::store::{SessionId, SessionsCut};
+
+    #[derive(Default)]
+    struct Ends(Mutex<Vec<i64>>);
+
+    impl RevocationSink for Ends {
+        fn session(&self, _: &str, _: SessionId, until: Timestamp) {
+            self.0.lock().push(until.0);
+        }
+        fn user(&self, _: &str, _: SessionsCut, until: Timestamp) {
+            self.0.lock().push(until.0);
+        }
+        fn heard_until(&self, _: Timestamp) {}
+    }
+
+    fn delivery() -> (Delivery, Arc<Ends>) {
+        let ends = Arc::new(Ends::default());
+        (Delivery::new(ends.clone()), ends)
+    }
+
+    /// Entry `number`, which is over at `until`, in the words of the stream.
+    fn entry(number: u64, until: i64) -> Vec<String> {
+        let session = uuid::Uuid::from_u128(number.into()).simple().to_string();
+        let text = format!("{number}-0 user u1 session {session} until {until}");
+        text.split(' ').map(str::to_owned).collect()
+    }
+
+    fn deliver(delivery: &Delivery, number: u64, until: i64) {
+        delivery.deliver(EntryId(number, 0), &entry(number, until)[1..], Timestamp(1_000));
+    }
+
+    #[test]
+    fn an_entry_is_passed_on_once_whichever_way_it_comes_first() {
+        let (delivery, ends) = delivery();
+        delivery.deliver_own(&entry(1, 5_000)).unwrap();
+        delivery.deliver_own(&entry(1, 5_000)).unwrap();
+        deliver(&delivery, 1, 5_000);
+        deliver(&delivery, 2, 5_001);
+        delivery.deliver_own(&entry(2, 5_001)).unwrap();
+        deliver(&delivery, 3, 1_000);
+        assert_eq!(*ends.0.lock(), [5_000, 5_001], "the third was over");
+        assert!(delivery.progress.lock().own.is_empty());
+    }
+
+    #[test]
+    fn what_the_stream_never_brings_is_not_waited_for() {
+        let (delivery, ends) = delivery();
+        for number in 1..=1_000 {
+            delivery.deliver_own(&entry(number, 5_000)).unwrap();
+        }
+        deliver(&delivery, 900, 5_000);
+        delivery.forget_passed();
+        assert_eq!(delivery.progress.lock().own.len(), 100);
+        delivery.begin_again();
+        assert!(delivery.progress.lock().own.is_empty());
+        assert_eq!(ends.0.lock().len(), 1_000);
+    }
+
+    #[test]
+    fn a_revocation_lasts_by_the_clock_of_this_machine() {
+        let (delivery, ends) = delivery();
+        delivery.learn_skew(Duration::from_millis(3_000), true);
+        // The next answer took half a second longer.
+        delivery.learn_skew(Duration::from_millis(2_500), false);
+        deliver(&delivery, 1, 500);
+        delivery.deliver_own(&entry(2, 600)).unwrap();
+        delivery.begin_again();
+        deliver(&delivery, 3, 700);
+        delivery.learn_skew(Duration::ZERO, true);
+        deliver(&delivery, 4, 5_000);
+        assert_eq!(*ends.0.lock(), [3_500, 3_600, 3_700, 5_000]);
+    }
+
+    #[test]
+    fn odd_replies_are_refused() {
+        let (delivery, ends) = delivery();
+        for odd in ["", "1-0", "1-0 user", "x user u1 session 1 until 5", "1 user u1"] {
+            let fields: Vec<String> = odd.split(' ').map(str::to_owned).collect();
+            delivery.deliver_own(&fields).unwrap_err();
+        }
+        delivery.deliver_own(&[]).unwrap_err();
+        assert!(ends.0.lock().is_empty());
+        let ids: HashSet<_> = ["1-2", "-1-2", "1", "1-", "x-1", ""].map(EntryId::parse).into();
+        assert_eq!(ids, HashSet::from([Some(EntryId(1, 2)), None]));
+    }
+}

@@ -9,6 +9,7 @@
 //! Needs Redis 6.2 (XADD MINID), or a fork of it that has the same commands.
 
 mod announcement;
+mod connection;
 mod follow;
 mod link;
 mod rate_limits;

@@ -4,7 +4,7 @@
 
 use redis::{Cmd, ErrorKind, FromRedisValue, RedisResult, ServerErrorKind, ToRedisArgs};
 
-use super::link::Connection;
+use super::connection::Connection;
 
 macro_rules! script {
     ($($part:literal),+) => {
