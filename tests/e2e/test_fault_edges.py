@@ -118,7 +118,8 @@ def answers(gateway, requests):
             s.close()
 
 
-@pytest.mark.parametrize("accounts", [1, 60], ids=["one_account", "one_address"])
+# Fewer than 50, which is how many one address may have under way: once counted in the hang, and once more, they are too many.
+@pytest.mark.parametrize("accounts", [1, 40], ids=["one_account", "one_address"])
 def test_logins_that_a_hanging_redis_left_undecided_lock_nobody_out(redis, fleets, accounts):
     """Attempts are counted before they are judged; one that never was judged must not count against its account or address."""
     gateway = fleets(redis).add(routes='[throttle]\nfirst_delay = "1h"\nmax_delay = "1h"\n')

@@ -215,7 +215,7 @@ mod tests {
     use crate::store::{SessionId, SessionsCut};
 
     #[derive(Default)]
-    struct Ends(Mutex<Vec<i64>>);
+    struct Ends(Mutex<Vec<i64>>, Mutex<Duration>);
 
     impl RevocationSink for Ends {
         fn session(&self, _: &str, _: SessionId, until: Timestamp) {
@@ -223,6 +223,9 @@ mod tests {
         }
         fn user(&self, _: &str, _: SessionsCut, until: Timestamp) {
             self.0.lock().push(until.0);
+        }
+        fn token_lifetime(&self) -> Duration {
+            *self.1.lock()
         }
         fn heard_until(&self, _: Timestamp) {}
     }
@@ -273,16 +276,25 @@ mod tests {
     #[test]
     fn a_revocation_lasts_by_the_clock_of_this_machine() {
         let (delivery, ends) = delivery();
-        delivery.learn_skew(Duration::from_millis(3_000), true);
+        delivery.learn_skew(-3_000, true);
         // The next answer took half a second longer.
-        delivery.learn_skew(Duration::from_millis(2_500), false);
+        delivery.learn_skew(-2_500, false);
         deliver(&delivery, 1, 500);
         delivery.deliver_own(&entry(2, 600)).unwrap();
         delivery.begin_again();
         deliver(&delivery, 3, 700);
-        delivery.learn_skew(Duration::ZERO, true);
+        delivery.learn_skew(0, true);
         deliver(&delivery, 4, 5_000);
         assert_eq!(*ends.0.lock(), [3_500, 3_600, 3_700, 5_000]);
+    }
+
+    #[test]
+    fn tokens_of_a_longer_life_than_that_of_who_revoked_them_stay_revoked() {
+        let (delivery, ends) = delivery();
+        *ends.1.lock() = Duration::from_millis(10_000);
+        deliver(&delivery, 100, 500);
+        delivery.deliver_own(&entry(200, 90_000)).unwrap();
+        assert_eq!(*ends.0.lock(), [10_100, 90_000]);
     }
 
     #[test]
