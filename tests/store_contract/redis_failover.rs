@@ -9,9 +9,9 @@ use portcullis::store::{
 };
 use uuid::Uuid;
 
-use crate::redis::{Client, in_time, settings};
+use crate::redis::{Client, in_time, prefix, settings};
 use crate::redis_faults::{Relay, WHOLE};
-use crate::servers::{Server, cli, free_port, redis_cluster, redis_on, sentinel_of};
+use crate::servers::{Server, cli, free_port, redis_cluster, redis_on, sentinel_of, shared_cluster};
 use crate::support::{HOUR, MS, SECOND, family, policy, start, within};
 use crate::throttle::policy as throttle_policy;
 
@@ -230,6 +230,22 @@ async fn a_cluster_without_one_of_its_nodes_serves_the_others() {
         assert!(matches!(answer, Rotation::Rotated { .. } | Rotation::Replay { .. }), "{answer:?}");
     }
     nodes.truncate(1);
+}
+
+/// As a gateway leaves it that dies between the decision and the stream, which in a cluster lies elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_that_a_dead_gateway_owes_is_announced_by_the_next() {
+    let settings = RedisSettings { prefix: prefix(), ..cluster(&shared_cluster()) };
+    let client = Client::connected(&settings).await;
+    let family = client.login("u1").await;
+    let (key, field) = (format!("{}:user:{{u1}}", settings.prefix), format!("s:{}", family.id.simple()));
+    let port = settings.servers[0].1;
+    let text = cli(port, &["-c", "hget", &key, &field]);
+    cli(port, &["-c", "hset", &key, &field, &text.replacen(" a ", " r ", 1)]);
+    for _ in 0..3 {
+        assert_eq!(client.rotate(&family, 1).await.unwrap(), Rotation::Dead);
+    }
+    assert_eq!(client.heard.sessions().len(), 1);
 }
 
 /// The slot of a user moves to another node: nobody notices.
