@@ -4,13 +4,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use portcullis::store::settings::{RedisSettings, Topology};
-use portcullis::store::{RefreshPolicy, Rotation, Sessions};
+use portcullis::store::{
+    Admission, LoginAttempt, LoginThrottle, RefreshPolicy, Rotation, Sessions, ThrottlePolicy,
+};
 use uuid::Uuid;
 
-use crate::redis::{Client, in_time, settings};
+use crate::redis::{Client, in_time, prefix, settings};
 use crate::redis_faults::{Relay, WHOLE};
-use crate::servers::{Server, cli, free_port, redis_cluster, redis_on, sentinel_of};
+use crate::servers::{Server, cli, free_port, redis_cluster, redis_on, sentinel_of, shared_cluster};
 use crate::support::{HOUR, MS, SECOND, family, policy, start, within};
+use crate::throttle::policy as throttle_policy;
 
 fn replica_of(master: u16, port: u16) -> Server {
     let replica = redis_on(port, &["--replicaof", &format!("127.0.0.1 {master}")]);
@@ -82,6 +85,8 @@ async fn the_server_becomes_a_replica_while_we_are_connected() {
     let client = Client::connected(&settings(server.port, "p")).await;
     announce(server.port, "*", "here");
     heard_of(&client, "here").await;
+    // And its newest is newer, so that the numbers alone tell nothing.
+    announce(other.port, "*", "newer");
     cli(server.port, &["replicaof", "127.0.0.1", &other.port.to_string()]);
     // Nobody calls; a gateway that only verifies tokens has to notice by itself.
     heard_of(&client, "elsewhere").await;
@@ -227,6 +232,22 @@ async fn a_cluster_without_one_of_its_nodes_serves_the_others() {
     nodes.truncate(1);
 }
 
+/// As a gateway leaves it that dies between the decision and the stream, which in a cluster lies elsewhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_revocation_that_a_dead_gateway_owes_is_announced_by_the_next() {
+    let settings = RedisSettings { prefix: prefix(), ..cluster(&shared_cluster()) };
+    let client = Client::connected(&settings).await;
+    let family = client.login("u1").await;
+    let (key, field) = (format!("{}:user:{{u1}}", settings.prefix), format!("s:{}", family.id.simple()));
+    let port = settings.servers[0].1;
+    let text = cli(port, &["-c", "hget", &key, &field]);
+    cli(port, &["-c", "hset", &key, &field, &text.replacen(" a ", " r ", 1)]);
+    for _ in 0..3 {
+        assert_eq!(client.rotate(&family, 1).await.unwrap(), Rotation::Dead);
+    }
+    assert_eq!(client.heard.sessions().len(), 1);
+}
+
 /// The slot of a user moves to another node: nobody notices.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slot_moves_from_one_node_of_a_cluster_to_another() {
@@ -274,4 +295,48 @@ async fn a_lost_answer_of_a_cluster_is_not_asked_for_again() {
     assert_eq!(relay.cut.load(Ordering::SeqCst), WHOLE);
     let answer = client.recovers(async || client.rotate(&family, 1).await).await;
     assert_eq!(answer, Rotation::Replay { generation: 2 });
+}
+
+/// The count of a failure that was made in advance on one node is taken back when the other node cannot be asked.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn accounts_on_a_lost_node_do_not_use_up_the_failures_of_an_address() {
+    let nodes = redis_cluster();
+    let ports: Vec<u16> = nodes.iter().map(|node| node.port).collect();
+    let client = Client::connected(&cluster(&ports)).await;
+    let policy = ThrottlePolicy { address_failures: 3, ..throttle_policy() };
+    let begin = async |account: &str, address: &str, known_device: Option<&str>| {
+        let attempt = LoginAttempt {
+            account: account.into(),
+            address: address.into(),
+            known_device: known_device.map(str::to_owned),
+        };
+        client.store.begin(&attempt, policy, start()).await
+    };
+    nodes[2].signal(libc::SIGSTOP);
+    let (mut lost, mut kept) = (None, None);
+    for i in 0..40 {
+        let account = format!("a{i}@example.com");
+        match begin(&account, "", Some("device")).await {
+            Ok(_) => kept = Some(account),
+            Err(_) => lost = Some(account),
+        }
+        if lost.is_some() && kept.is_some() {
+            break;
+        }
+    }
+    let (lost, kept) = (lost.unwrap(), kept.unwrap());
+    let mut address = None;
+    for i in 0..40 {
+        let candidate = format!("192.0.2.{i}");
+        if begin(&kept, &candidate, None).await.is_ok() {
+            address = Some(candidate);
+            break;
+        }
+    }
+    let address = address.unwrap();
+    for _ in 0..3 {
+        begin(&lost, &address, None).await.unwrap_err();
+    }
+    assert_eq!(begin(&kept, &address, None).await.unwrap(), Admission::Allowed);
+    nodes[2].signal(libc::SIGCONT);
 }

@@ -3,12 +3,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portcullis::store::settings::RedisSettings;
 use portcullis::store::{Family, Rotation, Sessions, SessionsCut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::redis::{Client, PATIENCE, in_time, prefix, settings};
@@ -46,7 +47,10 @@ async fn a_server_that_is_stopped_and_goes_on() {
         in_time(client.rotate(&family, generation)).await.unwrap_err();
         client.is_down().await;
         tokio::time::sleep(3 * PATIENCE).await;
+        // Known to hang: nobody waits.
+        let begin = Instant::now();
         client.is_down().await;
+        assert!(begin.elapsed() < 50 * MS, "{:?}", begin.elapsed());
         server.signal(libc::SIGCONT);
         let answer = client.recovers(async || client.rotate(&family, generation).await).await;
         let generation = generation + 1;
@@ -91,6 +95,8 @@ async fn a_slow_server_serves() {
 pub struct Relay {
     pub port: u16,
     pub cut: Arc<AtomicUsize>,
+    /// Connections made before it was raised pass nothing on any more, and stay.
+    mute: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
@@ -113,14 +119,15 @@ impl Relay {
         };
         let port = listener.local_addr().unwrap().port();
         let cut = Arc::new(AtomicUsize::new(WHOLE));
+        let (mute, muted) = watch::channel(false);
         let shared = cut.clone();
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                connections.spawn(relay(client, server, shared.clone()));
+                connections.spawn(relay(client, server, shared.clone(), muted.clone()));
             }
         });
-        Self { port, cut, task }
+        Self { port, cut, mute, task }
     }
 }
 
@@ -131,7 +138,8 @@ impl Drop for Relay {
     }
 }
 
-async fn relay(client: TcpStream, server: u16, cut: Arc<AtomicUsize>) {
+async fn relay(client: TcpStream, server: u16, cut: Arc<AtomicUsize>, mut mute: watch::Receiver<bool>) {
+    mute.mark_unchanged();
     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
     let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
@@ -152,6 +160,7 @@ async fn relay(client: TcpStream, server: u16, cut: Arc<AtomicUsize>) {
         }
     };
     tokio::select! {
+        Ok(()) = mute.changed() => std::future::pending().await,
         () = replies => {}
         _ = tokio::io::copy(&mut from_client, &mut to_server) => {}
     }
@@ -175,6 +184,18 @@ async fn a_reset_in_the_middle_of_a_reply() {
     in_time(client.store.open(family.clone())).await.unwrap_err();
     client.recovers(async || client.store.open(family.clone()).await).await;
     assert!(client.heard.nothing());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_that_fell_silent_is_replaced() {
+    let server = redis_on(free_port(), &[]);
+    let relay = Relay::to(server.port).await;
+    let client = Client::connected(&settings(relay.port, "p")).await;
+    let family = client.login("u1").await;
+    relay.mute.send(true).unwrap();
+    in_time(client.rotate(&family, 1)).await.unwrap_err();
+    let answer = client.recovers(async || client.rotate(&family, 1).await).await;
+    assert_eq!(answer, Rotation::Rotated { generation: 2 }, "it was not passed on");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -309,4 +330,58 @@ async fn twenty_gateways_that_start_at_once() {
     for client in tasks.join_all().await {
         within(SECOND, "twenty logouts", || client.heard.sessions().len() == 20).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_that_give_up_disturb_nobody() {
+    let server = redis_on(free_port(), &[]);
+    let client = Arc::new(Client::connected(&settings(server.port, "p")).await);
+    let ours = || {
+        let list = cli(server.port, &["client", "list", "type", "normal"]);
+        list.lines().find(|line| !line.contains("cmd=client")).unwrap().split_once(' ').unwrap().0.to_owned()
+    };
+    let before = ours();
+    let mut tasks = JoinSet::new();
+    for i in 0..50 {
+        let client = client.clone();
+        tasks.spawn(async move {
+            let family = client.login(&format!("u{i}")).await;
+            let mut generation = 1;
+            for round in 0..40 {
+                let patience = Duration::from_micros(50 * (i + round) % 3_000);
+                let _ = tokio::time::timeout(patience, client.rotate(&family, generation)).await;
+                // Whether it was made or not, the next one knows, and has its own answer.
+                generation += 1;
+                let answer = client.rotate(&family, generation - 1).await.unwrap();
+                assert!(
+                    [Rotation::Rotated { generation }, Rotation::Replay { generation }].contains(&answer),
+                    "{answer:?}, not {generation}"
+                );
+            }
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(ours(), before, "the same connection");
+}
+
+#[test]
+fn callers_of_other_runtimes_are_served() {
+    let server = redis_on(free_port(), &[]);
+    let home = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let client = home.block_on(Client::connected(&settings(server.port, "p")));
+    std::thread::scope(|threads| {
+        for i in 0..4 {
+            let client = &client;
+            threads.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(async {
+                    let family = client.login(&format!("u{i}")).await;
+                    for generation in 1..200 {
+                        let answer = client.rotate(&family, generation).await.unwrap();
+                        assert_eq!(answer, Rotation::Rotated { generation: generation + 1 });
+                    }
+                });
+            });
+        }
+    });
 }

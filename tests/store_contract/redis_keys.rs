@@ -203,3 +203,16 @@ async fn the_stream_holds_what_is_in_force_and_little_else() {
     let lives = turned.lives("p:revocations");
     assert!(lives > 21 * HOUR && lives <= 22 * HOUR, "the longest decides: {lives:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_login_on_its_way_that_was_to_be_kept_is() {
+    let turned = Turned::new().await;
+    let now = start();
+    let (kept, other) = (family("u1", now.minus(MS)), family("u1", now.minus(MS)));
+    let cut = SessionsCut { at: now, keep: Some(kept.id) };
+    turned.store.end_all("u1", cut, policy()).await.unwrap();
+    for family in [&kept, &other] {
+        turned.store.open(family.clone()).await.unwrap();
+    }
+    assert_eq!(turned.store.list("u1", now).await.unwrap(), [kept]);
+}
