@@ -64,12 +64,11 @@ pub struct TokenParts {
 pub fn token_parts(config: &Config, now: Timestamp) -> Result<TokenParts, StartError> {
     let keys = SigningKeys::open(&config.server.data_dir, &config.tokens, now)?;
     let mint = Arc::new(Mint::new(keys, &config.tokens));
-    let revocations = Arc::new(match &config.sessions {
+    let revocations = match &config.sessions {
         SessionStore::Embedded => Revocations::new(),
-        SessionStore::Redis(_, policy) => {
-            Revocations::heard_from_afar(*policy, refresh_policy(config).access_lifetime, now)
-        }
-    });
+        SessionStore::Redis(_, policy) => Revocations::heard_from_afar(*policy, now),
+    };
+    let revocations = Arc::new(revocations.of_tokens(refresh_policy(config).access_lifetime));
     let issuers = Arc::new(Issuers::new(&config.issuers)?);
     let verifier = Verifier::new(&config.tokens, mint.clone(), issuers.clone(), revocations.clone());
     Ok(TokenParts { mint, issuers, verifier: Arc::new(verifier), revocations })

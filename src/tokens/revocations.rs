@@ -23,6 +23,8 @@ pub struct Revocations {
     /// Says in 32 bits whose session it is, so that nobody ends another's.
     owners: RandomState,
     users: Sharded<String, UserCut>,
+    /// Of the access tokens made here, leeway included; zero when it is not known.
+    token_lifetime: Duration,
     /// `None`: every revocation is announced at once, by this process or one on this machine.
     remote: Option<Remote>,
 }
@@ -30,7 +32,6 @@ pub struct Revocations {
 /// How far behind others this process may be.
 struct Remote {
     policy: RevocationPolicy,
-    token_lifetime: Duration,
     since: Timestamp,
     /// Milliseconds since 1970, or [`NEVER`].
     heard_until: AtomicI64,
@@ -66,15 +67,21 @@ impl Revocations {
             sessions: Sharded::default(),
             owners: RandomState::new(),
             users: Sharded::default(),
+            token_lifetime: Duration::ZERO,
             remote: None,
         }
     }
 
     /// For a store that has to be heard over the network, from `now` on, under `policy`.
-    /// `token_lifetime` is that of the access tokens made here, leeway included.
-    pub fn heard_from_afar(policy: RevocationPolicy, token_lifetime: Duration, now: Timestamp) -> Self {
-        let remote = Remote { policy, token_lifetime, since: now, heard_until: AtomicI64::new(NEVER) };
+    pub fn heard_from_afar(policy: RevocationPolicy, now: Timestamp) -> Self {
+        let remote = Remote { policy, since: now, heard_until: AtomicI64::new(NEVER) };
         Self { remote: Some(remote), ..Self::new() }
+    }
+
+    /// For a process whose access tokens live for `lifetime`, leeway included.
+    #[must_use]
+    pub fn of_tokens(self, lifetime: Duration) -> Self {
+        Self { token_lifetime: lifetime, ..self }
     }
 
     /// Whether so much may have been revoked unheard that no token can be believed at `now`. A process that has
@@ -163,7 +170,7 @@ impl RevocationSink for Revocations {
     }
 
     fn token_lifetime(&self) -> Duration {
-        self.remote.as_ref().map_or(Duration::ZERO, |remote| remote.token_lifetime)
+        self.token_lifetime
     }
 
     fn heard_until(&self, at: Timestamp) {
@@ -333,7 +340,7 @@ mod tests {
             [(OnUnreachable::Serve, false), (OnUnreachable::Refuse, true)]
         {
             let policy = RevocationPolicy { unreachable_after: Duration::from_secs(10), on_unreachable };
-            let revocations = Revocations::heard_from_afar(policy, Duration::ZERO, at(100));
+            let revocations = Revocations::heard_from_afar(policy, at(100));
             assert!(revocations.is_deaf(at(100)) && revocations.is_deaf(at(110)));
             assert_eq!(revocations.is_deaf(at(111)), deaf_in_the_end);
             assert_eq!((revocations.has_caught_up(), revocations.lag(at(103)).as_secs()), (false, 3));

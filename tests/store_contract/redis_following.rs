@@ -61,7 +61,7 @@ async fn what_was_revoked_while_disconnected_is_caught_up() {
     let client = Client::connected(&settings).await;
     // A sink as the gateway has it, beside one that counts.
     let policy = RevocationPolicy { unreachable_after: 10 * SECOND, on_unreachable: OnUnreachable::Serve };
-    let revocations = Arc::new(Revocations::heard_from_afar(policy, std::time::Duration::ZERO, start()));
+    let revocations = Arc::new(Revocations::heard_from_afar(policy, start()));
     let _store = Redis::open(&settings, revocations.clone(), Clock::Server).unwrap();
     announce(server.port, 10).await;
     within(SECOND, "ten", || client.heard.sessions().len() == 10 && revocations.len() == 10).await;
@@ -97,7 +97,7 @@ async fn hearing_twice_does_no_harm() {
     let server = redis_on(free_port(), &[]);
     let relay = Relay::to(server.port).await;
     let policy = RevocationPolicy { unreachable_after: 10 * SECOND, on_unreachable: OnUnreachable::Serve };
-    let revocations = Arc::new(Revocations::heard_from_afar(policy, std::time::Duration::ZERO, start()));
+    let revocations = Arc::new(Revocations::heard_from_afar(policy, start()));
     let _store = Redis::open(&settings(relay.port, "p"), revocations.clone(), Clock::Server).unwrap();
     announce(server.port, 5_000).await;
     within(2 * SECOND, "all", || revocations.len() == 5_000).await;

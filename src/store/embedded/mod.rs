@@ -44,6 +44,8 @@ pub struct Embedded {
     writes: Arc<Queue<Box<dyn Job>>>,
     reads: Arc<Queue<Read>>,
     threads: Vec<JoinHandle<()>>,
+    /// Of the access tokens this process makes; `None` when it makes none.
+    token_lifetime: Option<Duration>,
 }
 
 impl Embedded {
@@ -52,11 +54,16 @@ impl Embedded {
     pub fn open(data_dir: &Path, sink: Arc<dyn RevocationSink>) -> Result<Arc<Self>, OpenError> {
         let (path, connection) = schema::prepare(data_dir)?;
         let refused = |error| schema::refused(&path, &error);
+        let token_lifetime = Some(sink.token_lifetime()).filter(|lifetime| !lifetime.is_zero());
+        if let Some(lifetime) = token_lifetime {
+            revocations::note_lifetime(&connection, lifetime, Timestamp::now()).map_err(refused)?;
+        }
         let announcer = Announcer::start(sink, &connection, Timestamp::now()).map_err(refused)?;
         let mut store = Self {
             writes: Arc::new(Queue::new(WAITING)),
             reads: Arc::new(Queue::new(WAITING)),
             threads: vec![],
+            token_lifetime,
         };
 
         let writer = Writer { connection, queue: store.writes.clone(), announcer };

@@ -1,6 +1,7 @@
 //! Revocations: written with the decision that causes them, announced in the order of their numbers.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rusqlite::{Connection, Row, params};
 
@@ -8,14 +9,16 @@ use super::columns::{session_id, timestamp};
 use crate::clock::Timestamp;
 use crate::store::{RevocationSink, SessionId, SessionsCut};
 
-/// Records that the access tokens of `user`'s `session` are dead until `until`. Once is enough: none is made for
+/// Records at `now` that the access tokens of `user`'s `session`, which live for `lifetime`, are dead. Once is enough: none is made for
 /// a session after its end, so whoever repeats himself does not fill the store.
 pub fn revoke_session(
     connection: &Connection,
     user: &str,
     session: SessionId,
-    until: Timestamp,
+    now: Timestamp,
+    lifetime: Duration,
 ) -> rusqlite::Result<()> {
+    let until = longest_until(connection, now, lifetime)?;
     connection.execute(
         "INSERT INTO revocations (user, session, until) SELECT ?1, ?2, ?3
          WHERE NOT EXISTS (SELECT 1 FROM revocations WHERE session = ?2 AND user = ?1)",
@@ -24,12 +27,36 @@ pub fn revoke_session(
     Ok(())
 }
 
+/// Notes that access tokens which live for `lifetime` are being made at `now`.
+pub fn note_lifetime(connection: &Connection, lifetime: Duration, now: Timestamp) -> rusqlite::Result<()> {
+    let milliseconds = i64::try_from(lifetime.as_millis()).unwrap_or(i64::MAX);
+    connection.execute("DELETE FROM token_lifetimes WHERE last_used + milliseconds <= ?1", [now.0])?;
+    connection.execute(
+        "INSERT INTO token_lifetimes (milliseconds, last_used) VALUES (?1, ?2)
+         ON CONFLICT DO UPDATE SET last_used = max(last_used, ?2)",
+        [milliseconds, now.0],
+    )?;
+    Ok(())
+}
+
+/// When the last access token made until `now` is over: those of `lifetime`, and those of a longer one that was configured before.
+fn longest_until(connection: &Connection, now: Timestamp, lifetime: Duration) -> rusqlite::Result<Timestamp> {
+    let longest: Option<i64> = connection.query_row(
+        "SELECT max(milliseconds) FROM token_lifetimes WHERE last_used + milliseconds > ?1",
+        [now.0],
+        |row| row.get(0),
+    )?;
+    let earlier = Duration::from_millis(longest.and_then(|ms| u64::try_from(ms).ok()).unwrap_or(0));
+    Ok(now.plus(lifetime.max(earlier)))
+}
+
 pub fn revoke_user(
     connection: &Connection,
     user: &str,
     cut: SessionsCut,
-    until: Timestamp,
+    lifetime: Duration,
 ) -> rusqlite::Result<()> {
+    let until = longest_until(connection, cut.at, lifetime)?;
     connection.execute(
         "INSERT INTO revocations (user, cut_at, keep, until) VALUES (?1, ?2, ?3, ?4)",
         params![user, cut.at.0, cut.keep.as_ref().map(SessionId::as_bytes), until.0],

@@ -20,3 +20,10 @@ DROP TABLE revocations_1;
 CREATE INDEX revocations_of_session ON revocations (session) WHERE session IS NOT NULL;
 CREATE INDEX revocations_of_user ON revocations (user) WHERE cut_at IS NOT NULL;
 CREATE INDEX revocations_by_end ON revocations (until);
+
+-- How long access tokens live that may be out, and when such were made last: after the configured time was made shorter, the
+-- older ones must stay revoked for as long as they live.
+CREATE TABLE token_lifetimes (
+    milliseconds INTEGER NOT NULL PRIMARY KEY,
+    last_used    INTEGER NOT NULL
+) STRICT;

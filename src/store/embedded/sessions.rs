@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::Embedded;
 use super::columns::{damaged, session_id, timestamp};
-use super::revocations::{is_cut_off, revoke_session, revoke_user};
+use super::revocations::{is_cut_off, note_lifetime, revoke_session, revoke_user};
 use super::throttle;
 use crate::clock::Timestamp;
 use crate::store::rotation::decide;
@@ -47,7 +47,7 @@ impl Sessions for Embedded {
                 }
                 Rotation::Reuse | Rotation::LostHistory => {
                     update(connection, &Family { state: FamilyState::Revoked, ..kept })?;
-                    revoke_session(connection, &user, family, now.plus(policy.access_lifetime))?;
+                    revoke_session(connection, &user, family, now, policy.access_lifetime)?;
                 }
                 Rotation::Replay { .. } | Rotation::Dead | Rotation::Unknown => {}
             }
@@ -70,7 +70,7 @@ impl Sessions for Embedded {
                 return Ok(false);
             }
             connection.execute("DELETE FROM families WHERE id = ?1", [family.as_bytes()])?;
-            revoke_session(connection, &user, family, now.plus(policy.access_lifetime))?;
+            revoke_session(connection, &user, family, now, policy.access_lifetime)?;
             Ok(kept.is_some())
         })
         .await
@@ -83,7 +83,7 @@ impl Sessions for Embedded {
                 "UPDATE families SET revoked = 1 WHERE user = ?1 AND began <= ?2 AND id IS NOT ?3",
                 params![user, cut.at.0, cut.keep.as_ref().map(SessionId::as_bytes)],
             )?;
-            revoke_user(connection, &user, cut, cut.at.plus(policy.access_lifetime))
+            revoke_user(connection, &user, cut, policy.access_lifetime)
         })
         .await
     }
@@ -110,6 +110,9 @@ impl Sessions for Embedded {
 
     /// Revoked families stay until their absolute expiry. Runs of failed logins and address windows go too.
     async fn sweep(&self, now: Timestamp) -> Result<usize> {
+        if let Some(lifetime) = self.token_lifetime {
+            self.write(move |connection| note_lifetime(connection, lifetime, now)).await?;
+        }
         let mut removed = 0;
         for sql in [
             "DELETE FROM families WHERE id IN (SELECT id FROM families WHERE absolute_expiry <= ?1 LIMIT ?2)",

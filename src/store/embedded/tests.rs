@@ -78,6 +78,25 @@ fn a_file_of_the_first_schema_keeps_its_revocations() {
     assert!(revocations.is_revoked(None, Timestamp(5000), "u2"));
 }
 
+#[tokio::test]
+async fn after_access_ttl_was_made_shorter_older_tokens_stay_revoked() {
+    use crate::store::{RefreshPolicy, Sessions};
+    let folder = tempfile::tempdir().unwrap();
+    let (long, short) = (Duration::from_secs(3_600), Duration::from_secs(10));
+    let of = |lifetime| Arc::new(crate::tokens::Revocations::new().of_tokens(lifetime));
+    drop(Embedded::open(folder.path(), of(long)).unwrap());
+
+    let revocations = of(short);
+    let store = Embedded::open(folder.path(), revocations.clone()).unwrap();
+    let policy = RefreshPolicy { grace: short, idle_ttl: long, access_lifetime: short };
+    let (session, now) = (uuid::Uuid::now_v7(), Timestamp::now());
+    store.end("u1", session, policy, now).await.unwrap();
+    revocations.sweep(now.plus(long / 2));
+    assert!(revocations.is_revoked(Some(session), now, "u1"));
+    revocations.sweep(now.plus(long * 2));
+    assert!(!revocations.is_revoked(Some(session), now, "u1"));
+}
+
 #[test]
 fn a_newer_schema_a_foreign_file_and_a_damaged_one_are_refused_with_a_remedy() {
     let folder = tempfile::tempdir().unwrap();

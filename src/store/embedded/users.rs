@@ -55,7 +55,7 @@ impl Users for Embedded {
             // A cut is a revocation in the same instant: were the process killed before it ends the sessions one by
             // one, their access tokens would live on.
             if let Some(cut) = change.sessions_cut {
-                revoke_user(connection, &id, cut, cut.at.plus(LONGEST_ACCESS_LIFETIME))?;
+                revoke_user(connection, &id, cut, LONGEST_ACCESS_LIFETIME)?;
             }
             apply(&mut user, change);
             replace(connection, &user)?;
