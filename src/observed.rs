@@ -228,3 +228,63 @@ impl LoginThrottle for Observed<dyn LoginThrottle> {
         self.meter.of("forgive", self.inner.forgive(account)).await
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_store_that_reads_and_does_not_write_is_down_until_it_writes() {
+        let metrics = Metrics::new().unwrap();
+        let store: Arc<Observed<dyn Sessions>> = Observed::new(Arc::new(ReadOnly), "sessions", &metrics);
+        let up = || metrics.store_up.with_label_values(&["sessions"]).get();
+        let errors = || metrics.store_errors.with_label_values(&["sessions", "check"]).get();
+        assert_eq!((up(), errors()), (1, 0));
+        store.check().await.unwrap_err();
+        store.check().await.unwrap_err();
+        assert_eq!((up(), errors()), (0, 2));
+        store.list("u1", Timestamp(0)).await.unwrap();
+        assert_eq!(up(), 0, "reading says nothing about writing");
+        store.meter.note("check", Instant::now(), None);
+        assert_eq!(up(), 1);
+    }
+
+    struct ReadOnly;
+
+    #[async_trait]
+    impl Sessions for ReadOnly {
+        async fn open(&self, _: Family) -> Result<()> {
+            full()
+        }
+        async fn rotate(
+            &self,
+            _: &str,
+            _: SessionId,
+            _: u64,
+            _: &str,
+            _: RefreshPolicy,
+            _: Timestamp,
+        ) -> Result<Rotation> {
+            full()
+        }
+        async fn end(&self, _: &str, _: SessionId, _: RefreshPolicy, _: Timestamp) -> Result<bool> {
+            full()
+        }
+        async fn end_all(&self, _: &str, _: SessionsCut, _: RefreshPolicy) -> Result<()> {
+            full()
+        }
+        async fn list(&self, _: &str, _: Timestamp) -> Result<Vec<Family>> {
+            Ok(vec![])
+        }
+        async fn check(&self) -> Result<()> {
+            full()
+        }
+        async fn sweep(&self, _: Timestamp) -> Result<usize> {
+            full()
+        }
+    }
+
+    fn full<T>() -> Result<T> {
+        Err(Unavailable { store: "redis", cause: "OOM".into() })
+    }
+}

@@ -195,7 +195,8 @@ fn explain(error: &RedisError) -> String {
             let detail = detail.split_once(", with args").map_or(detail, |(before, _)| before);
             format!("{code} {detail}")
         }
-        _ => error.to_string(),
+        // What cannot be read is described in several lines.
+        _ => error.to_string().lines().next().unwrap_or_default().to_owned(),
     }
 }
 
