@@ -8,14 +8,14 @@ use std::time::Instant;
 use portcullis::clock::Timestamp;
 use portcullis::store::redis::{Clock, Redis};
 use portcullis::store::settings::{OnUnreachable, RevocationPolicy};
-use portcullis::store::{RevocationSink, Sessions};
+use portcullis::store::{Family, RevocationSink, Sessions, SessionsCut};
 use portcullis::tokens::revocations::Revocations;
 use uuid::Uuid;
 
 use crate::redis::{Client, settings};
 use crate::redis_faults::Relay;
 use crate::servers::{Server, cli, free_port, redis_on};
-use crate::support::{HOUR, MS, SECOND, policy, start, within};
+use crate::support::{HOUR, MS, SECOND, family, policy, start, within};
 
 /// As many entries as `count`, made by a gateway long ago or just now, each about a session of its own.
 async fn announce(port: u16, count: usize) {
@@ -137,7 +137,7 @@ impl RevocationSink for Ends {
     fn session(&self, _: &str, _: portcullis::store::SessionId, until: Timestamp) {
         self.0.lock().push(until);
     }
-    fn user(&self, _: &str, _: portcullis::store::SessionsCut, until: Timestamp) {
+    fn user(&self, _: &str, _: SessionsCut, until: Timestamp) {
         self.0.lock().push(until);
     }
     fn heard_until(&self, _: Timestamp) {}
@@ -183,7 +183,7 @@ async fn a_clock_of_redis_that_is_two_hours_behind_shortens_no_revocation() {
     store.caught_up().await;
     let server_time: i64 = cli(server.port, &["time"]).lines().next().unwrap().parse().unwrap();
     assert!(start().seconds() - server_time > 7_000, "the clock is not set back");
-    let family = crate::support::family("u1", start());
+    let family = family("u1", start());
     store.open(family.clone()).await.unwrap();
     store.end("u1", family.id, policy(), start()).await.unwrap();
     let needed = start().plus(policy().access_lifetime);
@@ -195,4 +195,23 @@ async fn a_clock_of_redis_that_is_two_hours_behind_shortens_no_revocation() {
     let store = Redis::open(&settings(server.port, "p"), late.clone(), Clock::Server).unwrap();
     store.caught_up().await;
     assert!(long_enough(&late), "{:?}", late.0.lock());
+}
+
+/// Gateways tell by a session's id when it began. One whose clock runs ahead makes ids that look later than the cut.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_that_would_be_taken_for_later_ones_are_named() {
+    let server = redis_on(free_port(), &[]);
+    let client = Client::connected(&settings(server.port, "p")).await;
+    let id = |at: Timestamp| uuid::Builder::from_unix_timestamp_millis(at.0 as u64, &[7; 10]).into_uuid();
+    let began = start();
+    let (ahead, right) = (id(began.plus(HOUR)), id(began));
+    for id in [ahead, right] {
+        client.store.open(Family { id, ..family("u1", began) }).await.unwrap();
+    }
+    tokio::time::sleep(5 * MS).await;
+    let cut = SessionsCut { at: start(), keep: None };
+    client.store.end_all("u1", cut, policy()).await.unwrap();
+    let named: Vec<_> = client.heard.sessions().into_iter().map(|(_, id, _)| id).collect();
+    assert_eq!(named, [ahead]);
+    assert_eq!(client.heard.users().len(), 1);
 }
