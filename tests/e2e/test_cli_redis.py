@@ -85,7 +85,7 @@ def test_enable_without_the_session_store_says_what_it_did(gateway, redis):
     assert state(gateway, account)[0] == 0
     redis.start()
     gateway.cli("user", "enable", account.email)
-    assert gateway.login(account.email).status_code == 200
+    eventually(lambda: gateway.login(account.email).status_code == 200, 5, "login, once Redis is connected")
 
 
 def test_commands_that_need_no_sessions_work_without_the_session_store(gateway, redis):
