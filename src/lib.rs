@@ -18,7 +18,7 @@
 //! * `route`: `CleanPath`, patterns, the table. `auth`: credentials, identity, policy, identity headers.
 //!   `upstream`: servers in turn, X-Forwarded-*, the echo server. `endpoints`: login, refresh and the rest.
 //! * `tokens`: keys, verification and its cache, revocations, refresh tokens. `store`: users and sessions, the rotation's
-//!   decision. `passwords`, `limits`, `import`, `queue`: what their names say.
+//!   decision. `passwords`, `limits`, `import`, `queue`, `digest`: what their names say.
 //! * `config`: `gateway.toml`, read, checked, explained. `cli`, `server`: from the command line to running services;
 //!   `background`, `admin`, `metrics`, `observed` (stores with a meter), `access_log` beside them.
 //!
@@ -46,6 +46,7 @@ pub mod clock;
 pub mod config;
 pub mod connection;
 pub mod context;
+pub mod digest;
 pub mod edit;
 pub mod endpoints;
 pub mod fault;

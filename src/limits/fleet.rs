@@ -6,18 +6,17 @@
 //! reached, each gateway counts for itself.
 
 use std::collections::HashMap;
-use std::fmt::Write;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::{Caller, RateLimiter};
 use crate::clock::Timestamp;
+use crate::digest::short_digest;
 use crate::store::{Lease, RateLimits};
 
 /// Longest a request waits for the store.
@@ -132,10 +131,7 @@ impl FleetLimiter {
             Caller::User { issuer, subject } => format!("{}\nuser\n{issuer}\n{subject}", self.name),
             Caller::Address(address) => format!("{}\naddress\n{address}", self.name),
         };
-        digest(&SHA256, text.as_bytes()).as_ref()[..16].iter().fold(String::new(), |mut hex, byte| {
-            let _ = write!(hex, "{byte:02x}");
-            hex
-        })
+        format!("{:032x}", short_digest(&text))
     }
 }
 

@@ -206,31 +206,28 @@ def test_a_body_cut_short_is_seen_as_cut(gateways, scripted, name, ending):
         assert wire.buffer == b"" and (answer.status == 502 or len(answer.body) <= 500)
 
 
-def test_a_reused_connection_that_has_died_costs_nobody_a_request(gateways, scripted):
-    """A server that closes its idle connections is normal life: the next GET is sent again on a new one."""
+def good_for_one():
+    """A script whose second request on a connection finds it closed."""
     used = set()
 
     def script(connection, _):
-        # The second request on a connection finds it closed.
         if connection in used:
             return False
         used.add(connection)
         connection.sendall(OK)
-    server = scripted(script)
+    return script
+
+
+def test_a_reused_connection_that_has_died_costs_nobody_a_request(gateways, scripted):
+    """A server that closes its idle connections is normal life: the next GET is sent again on a new one."""
+    server = scripted(good_for_one())
     gateway = gateways(config(server.address), server="threads = 1")
     assert [ask(gateway).status for _ in range(20)] == [200] * 20
 
 
 def test_a_body_that_is_sent_again_counts_once(gateways, scripted):
     """A PUT that meets a dead pooled connection is sent again; its body must not count twice against the limit (413)."""
-    used = set()
-
-    def script(connection, _):
-        if connection in used:
-            return False
-        used.add(connection)
-        connection.sendall(OK)
-    server = scripted(script)
+    server = scripted(good_for_one())
     gateway = gateways(config(server.address), server='threads = 1\nlimits = { body = "100B" }')
     put = get("/x", "localhost", "Content-Length: 60", method="PUT") + b"x" * 60
     assert [(ask(gateway).status, ask(gateway, put).status) for _ in range(5)] == [(200, 200)] * 5

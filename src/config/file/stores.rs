@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Section, Written};
+use crate::store::settings::UserFields;
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -72,14 +73,15 @@ pub(in crate::config) struct Fields {
 
 impl Default for Fields {
     fn default() -> Self {
+        let UserFields { email, password, name, roles, scopes, disabled, created_at } = UserFields::default();
         Self {
-            email: "email".into(),
-            password: "password".into(),
-            name: "name".into(),
-            roles: "roles".into(),
-            scopes: "scopes".into(),
-            disabled: "disabled".into(),
-            created_at: "created_at".into(),
+            email: email.into(),
+            password: password.into(),
+            name: name.into(),
+            roles: roles.into(),
+            scopes: scopes.into(),
+            disabled: disabled.into(),
+            created_at: created_at.into(),
         }
     }
 }

@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use aws_lc_rs::digest::{SHA256, digest};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Embedded;
 use crate::clock::Timestamp;
+use crate::digest::short_digest;
 use crate::store::{Admission, LoginAttempt, LoginThrottle, Result, ThrottlePolicy};
 
 /// How long a run of failures is remembered after the last one.
@@ -71,7 +71,7 @@ impl LoginThrottle for Embedded {
     }
 
     async fn forgive(&self, account: &str) -> Result<()> {
-        let account = short_digest(account);
+        let account = key(account);
         self.write(move |connection| {
             connection.execute("DELETE FROM login_runs WHERE account = ?1", [account])?;
             Ok(())
@@ -104,14 +104,14 @@ struct RunKey {
 
 /// The run an attempt counts for, and the address when that counts too.
 fn keys(attempt: &LoginAttempt) -> (RunKey, Option<String>) {
-    let device = attempt.known_device.as_deref().map(short_digest).unwrap_or_default();
+    let device = attempt.known_device.as_deref().map(key).unwrap_or_default();
     let address = attempt.known_device.is_none().then(|| attempt.address.clone());
-    (RunKey { account: short_digest(&attempt.account), device }, address)
+    (RunKey { account: key(&attempt.account), device }, address)
 }
 
-/// 128 bits are enough: whoever finds two accounts that collide may share their counter.
-fn short_digest(text: &str) -> Vec<u8> {
-    digest(&SHA256, text.as_bytes()).as_ref()[..16].to_vec()
+/// As kept in a column.
+fn key(text: &str) -> Vec<u8> {
+    short_digest(text).to_be_bytes().to_vec()
 }
 
 /// How long `run` must still wait at `now`. A last failure in the future (the clock went back) becomes now.

@@ -20,7 +20,6 @@ mod throttle;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{SHA256, digest};
 use tokio::sync::watch;
 
 pub use self::link::OpenError;
@@ -30,6 +29,7 @@ use self::follow::Delivery;
 use self::link::Link;
 use self::scripts::{Call, Scripts};
 use crate::clock::Timestamp;
+use crate::digest::short_digest;
 use crate::store::settings::RedisSettings;
 use crate::store::{Result, RevocationSink, Sessions};
 
@@ -170,7 +170,7 @@ impl Redis {
 
     /// Accounts are kept as digests: people type passwords into the wrong field, and those must not be found in a dump.
     fn account_key(&self, account: &str) -> String {
-        format!("{}:login:{{{}}}", self.prefix, short_digest(account))
+        format!("{}:login:{{{:032x}}}", self.prefix, short_digest(account))
     }
 
     fn address_key(&self, address: &str) -> String {
@@ -182,7 +182,7 @@ fn stream(prefix: &str) -> String {
     format!("{prefix}:revocations")
 }
 
-/// 128 bits are enough: whoever finds two accounts that collide may share their counter.
-fn short_digest(text: &str) -> String {
-    digest(&SHA256, text.as_bytes()).as_ref()[..16].iter().map(|byte| format!("{byte:02x}")).collect()
+/// How the scripts are told lengths of time.
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }

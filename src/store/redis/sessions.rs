@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use uuid::Uuid;
 
 use super::link::unavailable;
-use super::{Clock, Redis};
+use super::{Clock, Redis, milliseconds};
 use crate::clock::Timestamp;
 use crate::store::{Family, FamilyState, RefreshPolicy, Result, Rotation, SessionId, Sessions, SessionsCut};
 
@@ -106,10 +106,6 @@ impl Sessions for Redis {
 /// A session in the scripts and keys: 32 hexadecimal digits.
 fn name(session: SessionId) -> String {
     session.simple().to_string()
-}
-
-fn milliseconds(duration: std::time::Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// What `lua/session.lua` wrote.

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 
 use super::link::unavailable;
 use super::scripts::Call;
-use super::{Clock, Redis, short_digest};
+use super::{Clock, Redis, milliseconds};
 use crate::clock::Timestamp;
+use crate::digest::short_digest;
 use crate::store::{Admission, LoginAttempt, LoginThrottle, Result, ThrottlePolicy};
 
 /// How long a run of failures is remembered after the last one.
@@ -117,9 +118,6 @@ impl Redis {
 }
 
 fn device(attempt: &LoginAttempt) -> String {
-    attempt.known_device.as_deref().map_or_else(|| STRANGER.to_owned(), short_digest)
-}
-
-fn milliseconds(duration: Duration) -> i64 {
-    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+    let known = attempt.known_device.as_deref();
+    known.map_or_else(|| STRANGER.to_owned(), |device| format!("{:032x}", short_digest(device)))
 }
