@@ -2,7 +2,6 @@
 
 use serde::Deserialize;
 
-use super::refresh::unconfirmed;
 use super::{Endpoints, Request, json};
 use crate::auth::Identity;
 use crate::config::AuthMode;
@@ -32,9 +31,7 @@ impl Endpoints {
         } else {
             let Body { refresh_token } = json::body(&request)?;
             let Some(token) = self.refresh_tokens.decode(&refresh_token) else {
-                if !self.refresh_tokens.is_confirmed() {
-                    return Err(unconfirmed());
-                }
+                self.secret_is_confirmed()?;
                 return Ok(Reply::empty(204));
             };
             (token.user, token.family)

@@ -22,13 +22,26 @@ impl Endpoints {
         let Body { refresh_token } = json::body(&request)?;
         let outcome = match self.refresh_tokens.decode(&refresh_token) {
             Some(token) => self.rotate(&token, &request).await,
-            // While it is not known that the fleet's tokens are made with our secret, a stranger's token may be a good one.
-            None if !self.refresh_tokens.is_confirmed() => Err(("unavailable", unconfirmed())),
-            None => Err(("unknown", invalid("not a token of ours"))),
+            None => Err(match self.secret_is_confirmed() {
+                Ok(()) => ("unknown", invalid("not a token of ours")),
+                Err(fault) => ("unavailable", fault),
+            }),
         };
         let label = outcome.as_ref().map_or_else(|(label, _)| *label, |(label, _)| *label);
         self.metrics.refreshes.with_label_values(&[label]).inc();
         outcome.map(|(_, reply)| reply).map_err(|(_, fault)| fault)
+    }
+
+    /// Before our secret has been compared with the fleet's, a token it did not make may be a good one, and one it makes may be
+    /// good for nothing.
+    pub(super) fn secret_is_confirmed(&self) -> Result<(), Fault> {
+        match self.refresh_tokens.is_confirmed() {
+            true => Ok(()),
+            false => Err(Fault::unavailable(
+                "store_unavailable",
+                "whether refresh.key is the fleet's is not known",
+            )),
+        }
     }
 
     async fn rotate(
@@ -87,11 +100,6 @@ impl Endpoints {
             event
         );
     }
-}
-
-/// For a token that cannot be judged before the secret has been compared with the fleet's.
-pub fn unconfirmed() -> Fault {
-    Fault::unavailable("store_unavailable", "whether refresh.key is that of the fleet is not known")
 }
 
 fn admits(user: &User, token: &RefreshToken) -> bool {

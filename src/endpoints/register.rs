@@ -26,6 +26,7 @@ impl Endpoints {
         if !self.config.registration {
             return Err(Fault::not_found());
         }
+        self.secret_is_confirmed()?;
         let Body { email, password, name } = json::body(&request)?;
         let email =
             Email::parse(&email).ok_or_else(|| Fault::invalid_field("email is not an e-mail address."))?;

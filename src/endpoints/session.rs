@@ -66,6 +66,7 @@ impl Endpoints {
         request: &Request<'_>,
         status: u16,
     ) -> Result<Reply, Fault> {
+        self.secret_is_confirmed()?;
         let now = self.sessions.clock(request.now);
         let absolute_expiry = now.plus(self.refresh_ttl);
         let family = Family {

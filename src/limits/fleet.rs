@@ -12,15 +12,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use tokio::time::timeout;
 
 use super::{Caller, RateLimiter};
 use crate::clock::Timestamp;
 use crate::digest::short_digest;
 use crate::store::{Lease, RateLimits};
 
-/// Longest a request waits for the store.
-const PATIENCE: Duration = Duration::from_millis(100);
 /// How long each gateway counts for itself before the store is tried again.
 const ALONE: Duration = Duration::from_secs(1);
 const SHARDS: usize = 16;
@@ -72,8 +69,7 @@ impl FleetLimiter {
             return self.alone.check(caller, now);
         }
         let name = self.stored_name(caller);
-        let lease = self.store.lease(&name, self.requests, self.window, now);
-        let Ok(Ok(lease)) = timeout(PATIENCE, lease).await else {
+        let Ok(lease) = self.store.lease(&name, self.requests, self.window, now).await else {
             self.alone_until.store(now.plus(ALONE).0, Ordering::Relaxed);
             return self.alone.check(caller, now);
         };

@@ -263,7 +263,8 @@ pub enum Lease {
 
 #[async_trait]
 pub trait RateLimits: Send + Sync {
-    /// Takes part of the `requests` in each `window` that `name` (a caller of a route) has over the whole fleet.
+    /// Takes part of the `requests` in each `window` that `name` (a caller of a route) has over the whole fleet. A request
+    /// waits for the answer, which comes within a tenth of a second.
     async fn lease(&self, name: &str, requests: u32, window: Duration, now: Timestamp) -> Result<Lease>;
 }
 

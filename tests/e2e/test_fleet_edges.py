@@ -45,6 +45,9 @@ def test_a_gateway_with_other_keys_logs_nobody_out(tmp_path, redis, fleets):
         if gateway.process.process.poll() is None:
             statuses = [gateway.refresh(account.refresh).status_code for _ in range(3)]
             assert 403 not in statuses, statuses
+            # Nor may it hand out tokens that no other gateway knows.
+            assert gateway.login(account.email).status_code != 200
+            assert gateway.post("/auth/register", {"email": "ann@example.com", "password": PASSWORD}).status_code == 503
     finally:
         stranger.stop()
         relay.stop()

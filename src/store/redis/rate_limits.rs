@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::time::timeout;
 
 use super::Redis;
 use super::link::unavailable;
 use crate::clock::Timestamp;
 use crate::store::{Lease, RateLimits, Result};
 
+/// Longest a request waits.
+const PATIENCE: Duration = Duration::from_millis(100);
 /// One lease takes one in so many of the requests that are left.
 const SHARE: u32 = 8;
 /// Above this a double would no longer hold every microsecond.
@@ -24,7 +27,9 @@ impl RateLimits for Redis {
         call.key(format!("{}:rate:{{{name}}}", self.prefix));
         let call = &call;
         let (granted, microseconds): (String, String) =
-            self.link.call(async |mut connection| call.invoke(&mut connection).await).await?;
+            timeout(PATIENCE, self.link.call(async |mut connection| call.invoke(&mut connection).await))
+                .await
+                .map_err(|_| unavailable(format!("no answer within {PATIENCE:?}")))??;
         let odd = |_| unavailable("an odd script reply");
         let time = Duration::from_micros(microseconds.parse().map_err(odd)?);
         Ok(match granted.parse().map_err(odd)? {
