@@ -23,7 +23,7 @@ use tokio::time::timeout;
 
 use crate::access_log::{AccessLog, Line};
 use crate::config::Limits;
-use crate::context::RequestIds;
+use crate::context::{InFlight, RequestIds};
 use crate::fault::Fault;
 use crate::gateway::Gateway;
 use crate::head::{self, HeadLimits};
@@ -64,17 +64,30 @@ impl Connections {
         Self { proxy, limits, head_limits, metrics, access_log, ids }
     }
 
-    /// Reads one head: waits for its first byte as long as a connection may idle, then for its last as long as a
-    /// head may take. What arrived of the request's body is returned with it, and the rest kept by `stream`.
-    async fn read_head(&self, stream: &mut RequestStream, idle: Duration) -> Result<BytesMut, NoHead> {
+    /// Reads one head: waits for its first byte as long as a connection may idle and the server goes on, then for its
+    /// last as long as a head may take, the end of the server or not. What arrived of the request's body is returned with
+    /// it, and the rest kept by `stream`.
+    async fn read_head(
+        &self,
+        stream: &mut RequestStream,
+        idle: Duration,
+        stopping: &mut ShutdownWatch,
+    ) -> Result<BytesMut, NoHead> {
         let mut buf = stream.take_ahead();
         if buf.is_empty() {
             buf = BytesMut::with_capacity(FIRST_READ);
-            match timeout(idle, stream.connection().read_buf(&mut buf)).await {
+            let first = tokio::select! {
+                biased;
+                first = timeout(idle, stream.connection().read_buf(&mut buf)) => first,
+                () = stopped(stopping) => return Err(NoHead::Gone),
+            };
+            match first {
                 Ok(Ok(n)) if n > 0 => {}
                 _ => return Err(NoHead::Gone),
             }
         }
+        // The process does not end before the request has.
+        let _begun = InFlight::count(&self.metrics.in_flight);
         skip_blank_line(&mut buf);
         let mut searched = 0;
         let end = match head::find_end(&buf, searched) {
@@ -147,12 +160,7 @@ impl Connections {
         let mut wait = self.limits.header_timeout;
         let mut stopping = shutdown.clone();
         loop {
-            let read = tokio::select! {
-                biased;
-                read = self.read_head(&mut stream, wait) => read,
-                _ = stopped(&mut stopping) => return,
-            };
-            let head = match read {
+            let head = match self.read_head(&mut stream, wait, &mut stopping).await {
                 Ok(head) => head,
                 Err(NoHead::Gone) => return,
                 Err(NoHead::Refused(fault)) => return self.refuse(stream.into_connection(), &fault).await,

@@ -1,11 +1,12 @@
 """Gateways of one fleet that start together, that do not belong together, and secrets on the way to the stores."""
 
 import signal
+import socket
 
 import httpx
 import pytest
 
-from accounts import answers_to, at_once, json_request, read_answer
+from accounts import answers_to, json_request, read_answer
 from conftest import BINARY, PASSWORD, Process, eventually
 from relay import Relay
 from servers import Caller, Fleet, Redis, clock, in_parallel, needs_faketime
@@ -128,7 +129,13 @@ def test_a_terminated_gateway_ends_its_refreshes_before_itself(redis, fleets):
     a, b = fleet.add(), fleet.add()
     accounts = [a.register() for _ in range(20)]
     requests = [json_request("POST", "/auth/refresh", {"refresh_token": account.refresh}) for account in accounts]
-    sockets = at_once(a, requests)
+    sockets = [socket.create_connection(("127.0.0.1", a.port), timeout=60) for _ in requests]
+    for s, data in zip(sockets, requests):
+        s.sendall(data[:10])
+    # Connections the system has accepted and the gateway has not are not the gateway's to answer.
+    eventually(lambda: a.metric("portcullis_http_requests_in_flight") == 20, 10, "all requests begun")
+    for s, data in zip(sockets, requests):
+        s.sendall(data[10:])
     a.process.process.send_signal(signal.SIGTERM)
     answers = [read_answer(s)[0] for s in sockets]
     for s in sockets:
