@@ -5,6 +5,7 @@
 //! a token, a password or a key.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -45,6 +46,10 @@ pub struct Fault {
     pub retry_after: Option<u64>,
     /// For 405 (RFC 9110 section 10.2.1).
     pub allow: Option<String>,
+    /// For 416 (RFC 9110 section 15.5.17).
+    pub content_range: Option<String>,
+    /// Further members of the problem: limits, and what there is.
+    pub numbers: Vec<(&'static str, u64)>,
     /// The connection cannot be used for another request.
     pub close: bool,
     /// For the log only.
@@ -59,6 +64,8 @@ struct Problem<'a> {
     code: &'a str,
     detail: &'a str,
     request_id: &'a str,
+    #[serde(flatten)]
+    numbers: BTreeMap<&'static str, u64>,
 }
 
 impl Fault {
@@ -70,6 +77,8 @@ impl Fault {
             challenge: None,
             retry_after: None,
             allow: None,
+            content_range: None,
+            numbers: Vec::new(),
             close: false,
             cause: None,
         }
@@ -171,6 +180,7 @@ impl Fault {
             code: self.code,
             detail: &self.detail,
             request_id,
+            numbers: self.numbers.iter().copied().collect(),
         };
         serde_json::to_vec(&problem).unwrap_or_default()
     }

@@ -104,6 +104,7 @@ pub fn routes(
                 Target::Upstream(upstream.clone())
             }
             TargetConfig::Echo => Target::Echo,
+            TargetConfig::Files(_) => return Err("file routes are not served yet".into()),
             TargetConfig::Respond { status, body, content_type } => {
                 Target::respond(*status, body, content_type)
             }

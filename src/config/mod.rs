@@ -24,8 +24,9 @@ pub use load::Loaded;
 pub use problem::{Problem, Problems, Severity};
 pub use schema::schema;
 
+use crate::key_prefix::KeyPrefix;
 use crate::route::{HostPattern, Methods, Pattern};
-use crate::store::settings::{MongoDbSettings, RedisSettings, RevocationPolicy};
+use crate::store::settings::{MongoDbSettings, RedisSettings, RevocationPolicy, Secret};
 
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -41,6 +42,7 @@ pub struct Config {
     pub endpoints: Endpoints,
     pub identity: Identity,
     pub upstreams: BTreeMap<String, Upstream>,
+    pub file_stores: BTreeMap<String, FileStore>,
     pub routes: Vec<Route>,
 }
 
@@ -247,6 +249,76 @@ pub struct Timeouts {
     pub idle: Duration,
 }
 
+/// Where the objects of file routes lie.
+#[derive(Clone, Debug)]
+pub enum FileStore {
+    S3(Box<S3Settings>),
+    Directory {
+        /// The root folder; it exists.
+        path: PathBuf,
+    },
+}
+
+/// A bucket, and how it is reached.
+#[derive(Clone, Debug)]
+pub struct S3Settings {
+    pub bucket: String,
+    pub region: String,
+    /// `http(s)://host[:port]`, without a path; that of AWS when `None`.
+    pub endpoint: Option<String>,
+    /// `endpoint/bucket/key` instead of `bucket.endpoint/key`.
+    pub path_style: bool,
+    pub credentials: S3Credentials,
+    /// PEM file of the authorities that vouch for the server; the usual ones when `None`.
+    pub ca: Option<PathBuf>,
+    pub timeouts: Timeouts,
+    /// Objects larger than this are uploaded in parts (5 MiB to 5 GiB, the limit of one PUT).
+    pub multipart_above: u64,
+}
+
+#[derive(Clone, Debug)]
+pub enum S3Credentials {
+    /// Written in the file.
+    Keys { id: String, secret: Secret },
+    /// The usual chain: environment, profile, web identity, container, instance role.
+    Chain { profile: Option<String> },
+}
+
+/// A `files` target.
+#[derive(Clone, Debug)]
+pub struct Files {
+    /// Key of `file_stores`.
+    pub store: String,
+    /// Below which prefix of the store the caller's files lie.
+    pub prefix: KeyPrefix,
+    /// GET (with HEAD), PUT, DELETE; POST is added where `share` is set. The same as the route's `methods`.
+    pub methods: Methods,
+    /// Largest object taken, in bytes.
+    pub max_size: u64,
+    /// Media types taken, `image/*` too; any when empty.
+    pub types: Vec<String>,
+    /// Value of `Cache-Control`.
+    pub cache_control: String,
+    /// Anybody may read, and shared caches may keep.
+    pub public: bool,
+    /// Who may PUT and DELETE: holders of one of these; anybody the route lets in when empty.
+    pub write_roles: Vec<String>,
+    /// Holders of one of these may name another caller's prefix.
+    pub admin_roles: Vec<String>,
+    /// Whether `?list` is answered.
+    pub list: bool,
+    /// Longest life of a share link; `None`: there are none.
+    pub share: Option<Duration>,
+    pub quota: Option<Quota>,
+}
+
+/// What may lie below one prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quota {
+    pub bytes: Option<u64>,
+    pub objects: Option<u64>,
+}
+
 #[derive(Clone, Debug)]
 pub struct Route {
     /// Line of the `[[routes]]` table in the file, for `explain` and for conflicts.
@@ -270,6 +342,7 @@ pub struct Route {
 pub enum Target {
     /// Key of `upstreams`.
     Upstream(String),
+    Files(Box<Files>),
     Echo,
     Respond {
         status: u16,

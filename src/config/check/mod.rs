@@ -75,6 +75,7 @@ impl Check<'_> {
             identity,
             endpoints,
             upstreams,
+            file_stores: Default::default(),
         }
     }
 
