@@ -35,6 +35,7 @@
 //! `tests/layers.rs` enforces this by reading the `use crate::` lines.
 
 pub mod access_log;
+pub mod addresses;
 pub mod admin;
 pub mod auth;
 pub mod background;

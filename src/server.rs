@@ -18,13 +18,14 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
-use crate::auth::{Authenticator, IdentityHeaders};
+use crate::auth::{Authenticator, IdentityHeaders, Links};
 use crate::background::Background;
 use crate::clock::Timestamp;
-use crate::config::{Config, Limits, Rate, SessionStore, Target as TargetConfig};
+use crate::config::{AuthMode, Config, Limits, Rate, SessionStore, Target as TargetConfig};
 use crate::connection::Connections;
 use crate::context::RequestIds;
 use crate::endpoints::{Endpoint, Endpoints};
+use crate::files::Files;
 use crate::gateway::Gateway;
 use crate::limits::{FleetLimiter, Limiter, RateLimiter};
 use crate::metrics::Metrics;
@@ -33,11 +34,15 @@ use crate::passwords::Hasher;
 use crate::route::{HostPattern, Methods, Pattern, Table};
 use crate::store::{LoginThrottle, RateLimits, RefreshPolicy, Sessions, Users};
 use crate::target::{HeaderEdits, Route, Routes, Target};
-use crate::tokens::{DeviceCookies, Issuers, Mint, RefreshTokens, Revocations, SigningKeys, Verifier};
+use crate::tokens::{
+    DeviceCookies, Issuers, Mint, RefreshTokens, Revocations, ShareLinks, SigningKeys, Verifier,
+};
 use crate::upstream::Upstream;
 
+mod file_stores;
 mod stores;
 
+pub use self::file_stores::FileStores;
 pub use self::stores::Stores;
 
 /// A reason not to start, in words for the operator.
@@ -92,6 +97,8 @@ fn upstreams(config: &Config) -> BTreeMap<String, Arc<Upstream>> {
 pub fn routes(
     config: &Config,
     upstreams: &BTreeMap<String, Arc<Upstream>>,
+    files: &FileStores,
+    links: &Arc<ShareLinks>,
     metrics: &Metrics,
     rate_limits: Option<Arc<dyn RateLimits>>,
 ) -> Result<Routes, StartError> {
@@ -104,7 +111,15 @@ pub fn routes(
                 Target::Upstream(upstream.clone())
             }
             TargetConfig::Echo => Target::Echo,
-            TargetConfig::Files(_) => return Err("file routes are not served yet".into()),
+            TargetConfig::Files(files_policy) => {
+                let store = files.by_name.get(&files_policy.store);
+                let store =
+                    store.ok_or_else(|| format!("no file store is called {:?}", files_policy.store))?;
+                let needs_token = policy.auth != AuthMode::None;
+                let (store, links) = (store.clone(), links.clone());
+                let root = policy.path.literal_prefix();
+                Target::Files(Box::new(Files::new(files_policy, root, needs_token, store, links, metrics)))
+            }
             TargetConfig::Respond { status, body, content_type } => {
                 Target::respond(*status, body, content_type)
             }
@@ -213,7 +228,10 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         Some(store) => Some(Observed::new(store, "rate_limits", &metrics)),
         None => None,
     };
-    let table = routes(config, &upstreams, &metrics, rate_limits)?;
+    let file_stores = runtime.block_on(FileStores::open(config, &metrics, runtime.handle()))?;
+    let share_links = Arc::new(ShareLinks::load_or_create(&config.server.data_dir)?);
+    let links = Links::new(share_links.clone(), sessions.clone(), tokens.revocations.clone());
+    let table = routes(config, &upstreams, &file_stores, &share_links, &metrics, rate_limits)?;
     let identity_headers = Arc::new(IdentityHeaders::new(&config.identity.headers));
     let authenticator = Arc::new(Authenticator::new(
         tokens.verifier.clone(),
@@ -255,6 +273,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         upstreams: upstreams.values().cloned().collect(),
     };
     background.start(runtime.handle());
+    file_stores.keep(runtime.handle());
 
     let draining = Arc::new(AtomicBool::new(false));
     let admin = Admin {
@@ -269,6 +288,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
     let gateway = Gateway {
         routes: table,
         auth: authenticator,
+        links,
         identity_headers,
         endpoints: Arc::new(endpoints),
         limits: config.server.limits,

@@ -6,8 +6,10 @@ use std::path::{Path, PathBuf};
 
 const STAGES: [&str; 5] = ["route", "auth", "endpoints", "files", "upstream"];
 /// Modules that may speak pingora, and the files of others in which a header map is edited.
-const PINGORA: [&str; 11] = [
+const PINGORA: [&str; 13] = [
     "gateway.rs",
+    "gateway/",
+    "files/s3/",
     "server.rs",
     "connection.rs",
     "request_stream.rs",

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use http::Uri;
+use tokio::runtime::Handle;
 
 use super::{argument_or_stdin, block_on};
 use crate::auth::IdentityHeaders;
@@ -14,9 +15,9 @@ use crate::clock::Timestamp;
 use crate::config::{AuthMode, Config, Require};
 use crate::metrics::Metrics;
 use crate::route::{CleanPath, Host, NoMatch};
-use crate::server::{self, StartError};
+use crate::server::{self, FileStores, StartError};
 use crate::target::{Route, Target};
-use crate::tokens::Claims;
+use crate::tokens::{Claims, ShareLinks};
 
 #[derive(Args)]
 pub struct Explain {
@@ -73,7 +74,9 @@ impl Explain {
                 .map(|(n, u)| (n.clone(), Arc::new(crate::upstream::Upstream::new(n, u, 0)))),
         );
         let metrics = Metrics::new()?;
-        let routes = server::routes(config, &upstreams, &metrics, None)?;
+        let files = block_on(async { FileStores::open(config, &metrics, &Handle::current()).await })?;
+        let links = Arc::new(ShareLinks::ephemeral());
+        let routes = server::routes(config, &upstreams, &files, &links, &metrics, None)?;
         let route = match routes.find(&host, &path, &self.method) {
             Ok(route) => route.clone(),
             Err(NoMatch::NotFound) => {
