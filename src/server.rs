@@ -283,6 +283,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         users,
         sessions,
         upstreams: upstreams.values().cloned().collect(),
+        file_stores: file_stores.by_name.values().cloned().collect(),
         draining: draining.clone(),
     };
     let gateway = Gateway {

@@ -75,7 +75,7 @@ impl Explain {
         );
         let metrics = Metrics::new()?;
         let files = block_on(async { FileStores::open(config, &metrics, &Handle::current()).await })?;
-        let links = Arc::new(ShareLinks::ephemeral());
+        let links = Arc::new(ShareLinks::ephemeral()?);
         let routes = server::routes(config, &upstreams, &files, &links, &metrics, None)?;
         let route = match routes.find(&host, &path, &self.method) {
             Ok(route) => route.clone(),

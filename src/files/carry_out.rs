@@ -95,7 +95,10 @@ impl Files {
         operation: &mut Operation,
     ) -> Result<Reply, Fault> {
         let room = match &self.policy.quota {
-            Some(quota) => Some(self.store.reserve(key, write.length, quota).await?),
+            Some(quota) => {
+                let room = self.store.reserve(key, write.length, quota).await;
+                Some(room.map_err(|e| failed(operation, e))?)
+            }
             None => None,
         };
         let stored = self.store.backend.write(key, write, content).await;

@@ -77,9 +77,9 @@ impl Store {
         key: &ObjectKey,
         size: u64,
         quota: &Quota,
-    ) -> Result<Reservation, Fault> {
+    ) -> Result<Reservation, FileError> {
         if let Some(fault) = exceeds(quota, size) {
-            return Err(fault);
+            return Err(FileError::Client(fault));
         }
         let usage = self.usages.of(key.prefix());
         usage.count(&*self.backend, key.prefix()).await?;
@@ -95,7 +95,7 @@ impl Store {
             more > 0 && limit.is_some_and(|limit| after > signed(limit))
         };
         if over(quota.bytes, after.bytes, room.bytes) || over(quota.objects, after.objects, room.objects) {
-            return Err(full(quota, used, size));
+            return Err(FileError::Client(full(quota, used, size)));
         }
         state.reserved = state.reserved.plus(room);
         let version = state.version;

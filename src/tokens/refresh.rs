@@ -177,9 +177,16 @@ impl Secret {
     }
 
     /// A key for one purpose; from it, neither the secret nor another purpose's key can be found.
-    pub(super) fn key(&self, purpose: &str) -> hmac::Key {
+    fn key(&self, purpose: &str) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &*self.bytes(purpose))
+    }
+
+    /// As `key`, for another algorithm.
+    pub(super) fn bytes(&self, purpose: &str) -> Zeroizing<[u8; SECRET_BYTES]> {
         let root = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
-        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, purpose.as_bytes()).as_ref())
+        let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
+        bytes.copy_from_slice(hmac::sign(&root, purpose.as_bytes()).as_ref());
+        bytes
     }
 }
 

@@ -1,11 +1,11 @@
 //! Share links: a file for whoever holds the link, until it expires or the session that made it ends.
 //!
-//! The token in a link is `base64url(version, method, expiry, largest size, session, user, prefix, MAC)`; the MAC covers the
-//! store and the path as well, so that a link is good for one file. Nothing about it is stored. Whether the session
-//! lives is for the caller to find out.
+//! The token in a link is `base64url(version, nonce, sealed)`, where `sealed` holds method, expiry, largest size, session, user and
+//! prefix. It is encrypted (AES-256-GCM), since a prefix and a user id are nobody's business who is handed a link, and bound
+//! to the store and the path, so that a link is good for one file. Nothing about it is stored. Whether the session lives is
+//! for the caller to find out.
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
-use aws_lc_rs::hmac;
+use aws_lc_rs::aead::{AES_256_GCM, Aad, NONCE_LEN, Nonce, RandomizedNonceKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use std::path::Path;
@@ -16,11 +16,11 @@ use crate::clock::Timestamp;
 use crate::store::{SessionId, UserId};
 
 const VERSION: u8 = 1;
-const MAC_BYTES: usize = 32;
-/// Version, method, expiry, largest size, session, length of the user id.
-const FIXED_BYTES: usize = 1 + 1 + 8 + 8 + 16 + 1;
+const TAG_BYTES: usize = 16;
+/// Version, nonce; method, expiry, largest size, session, length of the user id; tag.
+const FIXED_BYTES: usize = 1 + NONCE_LEN + 1 + 8 + 8 + 16 + 1 + TAG_BYTES;
 /// With the longest user id and prefix.
-const MAX_BYTES: usize = FIXED_BYTES + 255 + 1024 + MAC_BYTES;
+const MAX_BYTES: usize = FIXED_BYTES + 255 + 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ShareMethod {
@@ -46,7 +46,7 @@ pub struct ShareGrant {
 
 /// Makes and reads the tokens of links.
 pub struct ShareLinks {
-    key: hmac::Key,
+    key: RandomizedNonceKey,
 }
 
 impl ShareLinks {
@@ -55,30 +55,40 @@ impl ShareLinks {
     /// # Errors
     /// As `RefreshTokens::load_or_create`.
     pub fn load_or_create(data_dir: &Path) -> Result<Self, SecretError> {
-        Ok(Self { key: Secret::load_or_create(data_dir)?.key("portcullis share link 1") })
+        Self::with(&Secret::load_or_create(data_dir)?.bytes("portcullis share link 1"))
     }
 
     /// With a key that nobody else has and that is gone with the process: for one that serves nobody.
-    pub fn ephemeral() -> Self {
-        Self { key: hmac::Key::new(hmac::HMAC_SHA256, Uuid::new_v4().as_bytes()) }
+    ///
+    /// # Errors
+    /// No randomness can be had.
+    pub fn ephemeral() -> Result<Self, SecretError> {
+        let mut key = [0; 32];
+        aws_lc_rs::rand::fill(&mut key).map_err(|_| SecretError::Random)?;
+        Self::with(&key)
     }
 
-    /// The token of a link to `path` (canonical, below the route's own) in `store`; `None` when user or prefix are too long.
+    fn with(key: &[u8; 32]) -> Result<Self, SecretError> {
+        let key = RandomizedNonceKey::new(&AES_256_GCM, key).map_err(|_| SecretError::Random)?;
+        Ok(Self { key })
+    }
+
+    /// The token of a link to `path` (canonical, below the route's own) in `store`; `None` when user or prefix are too long, or
+    /// there is no randomness.
     pub fn encode(&self, grant: &ShareGrant, store: &str, path: &str) -> Option<String> {
-        let mut bytes = Vec::with_capacity(FIXED_BYTES + grant.user.len() + grant.prefix.len() + MAC_BYTES);
-        bytes.push(VERSION);
-        bytes.push(match grant.method {
+        let mut sealed = Vec::with_capacity(FIXED_BYTES + grant.user.len() + grant.prefix.len());
+        sealed.push(match grant.method {
             ShareMethod::Get => 0,
             ShareMethod::Put => 1,
         });
-        bytes.extend_from_slice(&grant.expires_at.seconds().to_be_bytes());
-        bytes.extend_from_slice(&grant.max_size.to_be_bytes());
-        bytes.extend_from_slice(grant.session.as_bytes());
-        bytes.push(u8::try_from(grant.user.len()).ok()?);
-        bytes.extend_from_slice(grant.user.as_bytes());
-        bytes.extend_from_slice(grant.prefix.as_bytes());
-        let mac = self.mac(&bytes, store, path);
-        bytes.extend_from_slice(mac.as_ref());
+        sealed.extend_from_slice(&grant.expires_at.seconds().to_be_bytes());
+        sealed.extend_from_slice(&grant.max_size.to_be_bytes());
+        sealed.extend_from_slice(grant.session.as_bytes());
+        sealed.push(u8::try_from(grant.user.len()).ok()?);
+        sealed.extend_from_slice(grant.user.as_bytes());
+        sealed.extend_from_slice(grant.prefix.as_bytes());
+        let nonce = self.key.seal_in_place_append_tag(bound(store, path), &mut sealed).ok()?;
+        let bytes = [&[VERSION], &nonce.as_ref()[..], &sealed].concat();
         (bytes.len() <= MAX_BYTES).then(|| URL_SAFE_NO_PAD.encode(bytes))
     }
 
@@ -88,9 +98,11 @@ impl ShareLinks {
             return None;
         }
         let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
-        let (body, mac) = bytes.split_at_checked(bytes.len().checked_sub(MAC_BYTES)?)?;
-        verify_slices_are_equal(self.mac(body, store, path).as_ref(), mac).ok()?;
-        let (&[VERSION, method], body) = body.split_first_chunk::<2>()? else { return None };
+        let (&[VERSION], rest) = bytes.split_first_chunk::<1>()? else { return None };
+        let (nonce, sealed) = rest.split_first_chunk::<NONCE_LEN>()?;
+        let mut sealed = sealed.to_vec();
+        let body: &[u8] = self.key.open_in_place(Nonce::from(nonce), bound(store, path), &mut sealed).ok()?;
+        let (&[method], body) = body.split_first_chunk::<1>()?;
         let (expires, body) = body.split_first_chunk::<8>()?;
         let (max_size, body) = body.split_first_chunk::<8>()?;
         let (session, body) = body.split_first_chunk::<16>()?;
@@ -110,16 +122,16 @@ impl ShareLinks {
         };
         (now < grant.expires_at).then_some(grant)
     }
+}
 
-    fn mac(&self, body: &[u8], store: &str, path: &str) -> hmac::Tag {
-        let mut context = hmac::Context::with_key(&self.key);
-        // With their lengths, so that no two calls give the same message.
-        for part in [body, store.as_bytes(), path.as_bytes()] {
-            context.update(&(part.len() as u64).to_be_bytes());
-            context.update(part);
-        }
-        context.sign()
+/// What a token is good for, with lengths, so that no two places give the same bytes.
+fn bound(store: &str, path: &str) -> Aad<Vec<u8>> {
+    let mut bytes = vec![VERSION];
+    for part in [store, path] {
+        bytes.extend_from_slice(&(part.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(part.as_bytes());
     }
+    Aad::from(bytes)
 }
 
 #[cfg(test)]
@@ -129,7 +141,7 @@ mod tests {
     use super::*;
 
     fn links() -> ShareLinks {
-        ShareLinks { key: hmac::Key::new(hmac::HMAC_SHA256, &[7; 32]) }
+        ShareLinks::with(&[7; 32]).unwrap()
     }
 
     fn grant() -> ShareGrant {
@@ -156,8 +168,10 @@ mod tests {
         {
             assert_eq!(links.decode(&token, store, path, NOW), None, "{store} {path}");
         }
-        let stranger = ShareLinks { key: hmac::Key::new(hmac::HMAC_SHA256, &[8; 32]) };
+        let stranger = ShareLinks::with(&[8; 32]).unwrap();
         assert_eq!(stranger.decode(&token, "media", "a/b", NOW), None);
+        let bytes = URL_SAFE_NO_PAD.decode(&token).unwrap();
+        assert!(!bytes.windows(5).any(|w| w == b"users"), "the prefix can be read");
     }
 
     proptest! {

@@ -10,6 +10,7 @@ use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
+use aws_smithy_runtime_api::client::identity::Identity;
 use tokio::runtime::Handle;
 use tokio::sync::{Mutex, OnceCell};
 use tokio::time::{Instant, sleep, timeout};
@@ -41,6 +42,8 @@ pub struct Keys {
 #[derive(Debug)]
 pub struct Held {
     pub credentials: Credentials,
+    /// The same, as the signer takes it.
+    pub identity: Identity,
     pub epoch: u64,
     fetched: SystemTime,
 }
@@ -56,7 +59,7 @@ impl Keys {
         let (held, source) = match settings {
             S3Credentials::Keys { id, secret } => {
                 let credentials = Credentials::new(id, secret.expose(), None, None, "gateway.toml");
-                (Some(Held { credentials, epoch: 1, fetched: SystemTime::now() }), Source::Fixed)
+                (Some(Held::new(credentials, 1)), Source::Fixed)
             }
             S3Credentials::Chain { profile } => {
                 (None, Source::Chain { profile: profile.clone(), chain: OnceCell::new() })
@@ -162,13 +165,17 @@ impl Keys {
         if !same {
             let epoch = known.as_ref().map_or(1, |held| held.epoch + 1);
             tracing::info!(expires = credentials.expiry().is_some(), "credentials for S3 fetched");
-            self.held.store(Some(Arc::new(Held { credentials, epoch, fetched: SystemTime::now() })));
+            self.held.store(Some(Arc::new(Held::new(credentials, epoch))));
         }
         Ok(())
     }
 }
 
 impl Held {
+    fn new(credentials: Credentials, epoch: u64) -> Self {
+        Self { identity: credentials.clone().into(), credentials, epoch, fetched: SystemTime::now() }
+    }
+
     /// How long these need not be replaced; a day when they do not expire.
     fn due(&self, now: SystemTime) -> Duration {
         let Some(expiry) = self.credentials.expiry() else { return Duration::from_secs(86_400) };

@@ -19,6 +19,7 @@ use pingora_core::{Error, ErrorType};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use super::failure::{MAX_DOCUMENT, Refusal};
+use super::signer::Address;
 use crate::addresses::Addresses;
 use crate::config::Timeouts;
 use crate::files::error::FileError;
@@ -41,16 +42,16 @@ pub struct Exchange {
 }
 
 impl Exchange {
-    /// `authority` is the host (and port) that requests are signed for.
-    pub fn new(https: bool, authority: &str, ca: Option<&Path>, timeouts: &Timeouts, group: u64) -> Self {
+    pub fn new(address: &Address, ca: Option<&Path>, timeouts: &Timeouts, group: u64) -> Self {
+        let Address { https, authority, .. } = address;
         let (host, port) = match authority.rsplit_once(':') {
             // The colons of an IPv6 address stand within brackets.
             Some((host, port)) if !port.ends_with(']') => (host, port),
-            _ => (authority, if https { "443" } else { "80" }),
+            _ => (authority.as_str(), if *https { "443" } else { "80" }),
         };
-        let sni = if https { host.trim_matches(['[', ']']).to_owned() } else { String::new() };
+        let sni = if *https { host.trim_matches(['[', ']']).to_owned() } else { String::new() };
         // The address is a placeholder; a literal is parsed without DNS.
-        let mut peer = HttpPeer::new("127.0.0.1:0", https, sni);
+        let mut peer = HttpPeer::new("127.0.0.1:0", *https, sni);
         peer.group_key = group;
         let options = &mut peer.options;
         options.connection_timeout = Some(timeouts.connect);

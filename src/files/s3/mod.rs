@@ -11,6 +11,7 @@ mod multipart;
 mod signer;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use aws_sdk_s3::Client;
@@ -20,6 +21,7 @@ use aws_sdk_s3::config::{
     BehaviorVersion, IdentityCache, Region, RequestChecksumCalculation, ResponseChecksumValidation,
     SharedHttpClient, StalledStreamProtectionConfig,
 };
+use aws_sdk_s3::presigning::PresigningConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
 use bytes::Bytes;
@@ -30,11 +32,13 @@ use tokio::runtime::Handle;
 use self::credentials::{Keys, SdkKeys};
 use self::exchange::{Answer, Exchange};
 use self::failure::of_sdk;
-use self::signer::{Signer, Verb};
+use self::signer::{Address, Signer, Verb};
 use super::checksum::Algorithm;
 use super::error::FileError;
 use super::key::ObjectKey;
-use super::store::{Body, Content, Empty, FileStore, Found, List, Meta, Object, Page, Read, Write};
+use super::store::{
+    Body, Conditions, Content, Empty, FileStore, Found, List, Meta, Object, Page, Read, Write,
+};
 use crate::clock::Timestamp;
 use crate::config::S3Settings;
 use crate::metrics::Metrics;
@@ -63,17 +67,11 @@ impl S3 {
     ) -> Result<Self, String> {
         let keys = Keys::new(&settings.credentials, runtime.clone());
         let client = client(settings, &keys)?;
-        let (https, authority) = address(&client, &settings.bucket).await?;
+        let address = address(&client, settings).await?;
         let signatures = |source| metrics.file_signatures.with_label_values(&[name, source]);
         Ok(Self {
-            signer: Signer::new(
-                client.clone(),
-                &settings.bucket,
-                keys.clone(),
-                signatures("cache"),
-                signatures("fresh"),
-            ),
-            exchange: Exchange::new(https, &authority, settings.ca.as_deref(), &settings.timeouts, group),
+            exchange: Exchange::new(&address, settings.ca.as_deref(), &settings.timeouts, group),
+            signer: Signer::new(address, keys.clone(), signatures("cache"), signatures("fresh")),
             client,
             bucket: settings.bucket.clone(),
             keys,
@@ -137,18 +135,20 @@ impl S3 {
     }
 }
 
-/// Where requests of the SDK's making go: whether by TLS, and the authority.
-async fn address(client: &Client, bucket: &str) -> Result<(bool, String), String> {
-    let expires = aws_sdk_s3::presigning::PresigningConfig::expires_in(std::time::Duration::from_secs(60));
-    let expires = expires.map_err(|e| e.to_string())?;
+/// Where requests of the SDK's making go.
+async fn address(client: &Client, settings: &S3Settings) -> Result<Address, String> {
+    const KEY: &str = "k";
+    let expires = PresigningConfig::expires_in(Duration::from_secs(60)).map_err(|e| e.to_string())?;
     // With any credentials: none may be there yet.
     let any = aws_credential_types::Credentials::new("-", "-", None, None, "none");
     let config = client.config().to_builder().credentials_provider(any).build();
-    let probe = Client::from_conf(config).get_object().bucket(bucket).key("-").presigned(expires).await;
+    let probe =
+        Client::from_conf(config).get_object().bucket(&settings.bucket).key(KEY).presigned(expires).await;
     let probe = probe.map_err(|e| credentials::causes(&e))?;
     let uri: http::Uri = probe.uri().parse().map_err(|_| "the endpoint is not a URL".to_owned())?;
     let authority = uri.authority().ok_or("the endpoint has no host")?.to_string();
-    Ok((uri.scheme_str() == Some("https"), authority))
+    let root = uri.path().strip_suffix(KEY).ok_or("the endpoint has an odd path")?.to_owned();
+    Ok(Address { https: uri.scheme_str() == Some("https"), authority, root, region: settings.region.clone() })
 }
 
 fn client(settings: &S3Settings, keys: &Arc<Keys>) -> Result<Client, String> {
@@ -194,11 +194,19 @@ fn http_client(settings: &S3Settings) -> Result<SharedHttpClient, String> {
 impl FileStore for S3 {
     async fn read(&self, key: &ObjectKey, read: &Read) -> Result<Object, FileError> {
         let verb = if read.head { Verb::Head } else { Verb::Get };
+        let tags = self.one_tag(key, &read.conditions).await?;
         let conditions = [
-            (header::IF_MATCH, &read.conditions.if_match),
-            (header::IF_NONE_MATCH, &read.conditions.if_none_match),
-            (header::IF_MODIFIED_SINCE, &read.conditions.if_modified_since),
-            (header::IF_UNMODIFIED_SINCE, &read.conditions.if_unmodified_since),
+            (header::IF_MATCH, tags.if_match),
+            (header::IF_NONE_MATCH, tags.if_none_match),
+            // Without meaning beside If-None-Match (RFC 9110 section 13.1.3), as some servers do not know.
+            (
+                header::IF_MODIFIED_SINCE,
+                read.conditions.if_modified_since.clone().filter(|_| read.conditions.if_none_match.is_none()),
+            ),
+            (
+                header::IF_UNMODIFIED_SINCE,
+                read.conditions.if_unmodified_since.clone().filter(|_| read.conditions.if_match.is_none()),
+            ),
         ];
         let add = |head: &mut RequestHeader| {
             if let Some(range) = read.range {
@@ -211,8 +219,14 @@ impl FileStore for S3 {
             }
             Ok(())
         };
-        let answer = self.ask(verb, key.as_str(), add).await?;
-        object(answer, read.head).await
+        match self.ask(verb, key.as_str(), add).await {
+            Ok(answer) => object(answer, read.head).await,
+            // The client is to learn how far it could have gone (RFC 9110 section 15.5.17).
+            Err(FileError::RangeNotSatisfiable { size: None }) => {
+                Err(FileError::RangeNotSatisfiable { size: self.size(key).await? })
+            }
+            Err(e) => Err(e),
+        }
     }
 
     async fn write(
@@ -221,6 +235,16 @@ impl FileStore for S3 {
         write: &Write,
         content: &mut dyn Content,
     ) -> Result<HeaderValue, FileError> {
+        let mut write = write.clone();
+        if let Some(tag) = write.if_match.take() {
+            let conditions = Conditions { if_match: Some(tag), ..Conditions::default() };
+            write.if_match = match self.one_tag(key, &conditions).await {
+                Ok(tags) => tags.if_match,
+                Err(FileError::NotFound) => return Err(FileError::PreconditionFailed),
+                Err(e) => return Err(e),
+            };
+        }
+        let write = &write;
         if write.length > self.multipart_above {
             return self.write_parts(key, write, content).await;
         }
@@ -267,7 +291,41 @@ impl FileStore for S3 {
     }
 }
 
+/// Preconditions on entity tags, one of each at most.
+struct OneTag {
+    if_match: Option<HeaderValue>,
+    if_none_match: Option<HeaderValue>,
+}
+
 impl S3 {
+    /// S3 compares with one strong entity tag. Where a client names several, or weak ones, the object is asked for its own:
+    /// that one, when it is among them, says the same, and says it of the object S3 finds then.
+    async fn one_tag(&self, key: &ObjectKey, conditions: &Conditions) -> Result<OneTag, FileError> {
+        let several = |field: &Option<HeaderValue>| {
+            field.as_ref().is_some_and(|v| {
+                v != "*" && (v.as_bytes().contains(&b',') || v.as_bytes().starts_with(b"W/"))
+            })
+        };
+        let (mut if_match, mut if_none_match) =
+            (conditions.if_match.clone(), conditions.if_none_match.clone());
+        if !several(&if_match) && !several(&if_none_match) {
+            return Ok(OneTag { if_match, if_none_match });
+        }
+        let current = self.ask(Verb::Head, key.as_str(), |_| Ok(())).await?;
+        let etag = current.head().and_then(|head| head.headers.get(header::ETAG).cloned());
+        current.finish().await;
+        if several(&if_match) {
+            if !names(if_match.as_ref(), etag.as_ref(), false) {
+                return Err(FileError::PreconditionFailed);
+            }
+            if_match = etag.clone();
+        }
+        if several(&if_none_match) {
+            if_none_match = if names(if_none_match.as_ref(), etag.as_ref(), true) { etag } else { None };
+        }
+        Ok(OneTag { if_match, if_none_match })
+    }
+
     /// The entity tag in the answer to a PUT.
     async fn stored(&self, answer: Answer, epoch: u64) -> Result<HeaderValue, FileError> {
         if !matches!(answer.status(), 200..=299) {
@@ -330,6 +388,19 @@ impl Body for Answer {
             other => format!("{other:?}"),
         })
     }
+}
+
+/// Whether the list `field` names `etag`; weak ones count where the comparison is weak (RFC 9110 section 8.8.3.2).
+fn names(field: Option<&HeaderValue>, etag: Option<&HeaderValue>, weak: bool) -> bool {
+    let (Some(Ok(field)), Some(Ok(etag))) = (field.map(HeaderValue::to_str), etag.map(HeaderValue::to_str))
+    else {
+        return false;
+    };
+    // S3's own tags hold no comma.
+    field
+        .split(',')
+        .map(str::trim)
+        .any(|tag| if weak { tag.trim_start_matches("W/") == etag } else { tag == etag })
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {

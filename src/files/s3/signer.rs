@@ -1,16 +1,20 @@
-//! Signed requests (SigV4, by query parameters), made by the SDK.
+//! Signed requests (SigV4), made by the SDK's signer.
 //!
 //! A signed GET, HEAD or DELETE of a key is the same for everybody who may make it, and is kept while it is good: what a
 //! request adds, such as a range, is not part of the signature. The signature of a PUT covers what it is about, so that
 //! it is good for that one only.
+//!
+//! The signature stands in the header, not in the query: there it would be written to the access logs of the storage
+//! server, and the SDK does not sign `x-amz-checksum-mode`, which servers other than Amazon's insist on.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use aws_sdk_s3::Client;
-use aws_sdk_s3::error::SdkError;
-use aws_sdk_s3::presigning::{PresignedRequest, PresigningConfig};
-use aws_sdk_s3::types::ChecksumMode;
+use aws_sigv4::http_request::{
+    PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
+    UriPathNormalizationMode, sign,
+};
+use aws_sigv4::sign::v4;
 use http::Method;
 use http::header::{self, HeaderName, HeaderValue};
 use pingora_http::RequestHeader;
@@ -19,22 +23,29 @@ use quick_cache::sync::Cache;
 
 use super::credentials::{Held, Keys, causes};
 use crate::clock::Timestamp;
-use crate::files::checksum::Algorithm;
 use crate::files::error::FileError;
 use crate::files::store::Write;
 
-/// How long S3 accepts a signature.
-const EXPIRES: Duration = Duration::from_secs(900);
-/// How long a signature is used again: what is left is for a slow way and a wrong clock.
-const REUSED: Duration = Duration::from_secs(600);
+/// How long a signature is used again. S3 accepts it for a quarter of an hour; what is left is for clocks that differ.
+const REUSED: Duration = Duration::from_secs(300);
 /// Not used again when its credentials end within this time.
 const MARGIN: Duration = Duration::from_secs(60);
 /// Requests kept, of about a kilobyte each.
 const KEPT: usize = 10_000;
 
+/// Where the objects are, as requests name it.
+#[derive(Clone, Debug)]
+pub struct Address {
+    pub https: bool,
+    /// Host, and port where it is not the usual one.
+    pub authority: String,
+    /// What stands before every key: `/`, or `/bucket/`.
+    pub root: String,
+    pub region: String,
+}
+
 pub struct Signer {
-    client: Client,
-    bucket: String,
+    address: Address,
     keys: Arc<Keys>,
     signed: Cache<(Verb, String), Arc<Signed>>,
     cached: IntCounter,
@@ -71,9 +82,11 @@ impl Signed {
     }
 }
 
+type Field = (HeaderName, HeaderValue);
+
 impl Signer {
-    pub fn new(client: Client, bucket: &str, keys: Arc<Keys>, cached: IntCounter, fresh: IntCounter) -> Self {
-        Self { client, bucket: bucket.to_owned(), keys, signed: Cache::new(KEPT), cached, fresh }
+    pub fn new(address: Address, keys: Arc<Keys>, cached: IntCounter, fresh: IntCounter) -> Self {
+        Self { address, keys, signed: Cache::new(KEPT), cached, fresh }
     }
 
     /// A request for `key`, from the cache when it may be.
@@ -90,30 +103,13 @@ impl Signer {
             self.cached.inc();
             return Ok(signed);
         }
-        let expires = expires()?;
-        let request = match verb {
-            Verb::Get => {
-                let get = self.client.get_object().bucket(&self.bucket).key(key);
-                get.checksum_mode(ChecksumMode::Enabled).presigned(expires).await.map_err(|e| unsigned(&e))?
-            }
-            Verb::Head => {
-                let head = self.client.head_object().bucket(&self.bucket).key(key);
-                head.checksum_mode(ChecksumMode::Enabled)
-                    .presigned(expires)
-                    .await
-                    .map_err(|e| unsigned(&e))?
-            }
-            Verb::Delete => {
-                let delete = self.client.delete_object().bucket(&self.bucket).key(key);
-                delete.presigned(expires).await.map_err(|e| unsigned(&e))?
-            }
+        let checksums = (HeaderName::from_static("x-amz-checksum-mode"), HeaderValue::from_static("ENABLED"));
+        let (method, fields) = match verb {
+            Verb::Get => (Method::GET, vec![checksums]),
+            Verb::Head => (Method::HEAD, vec![checksums]),
+            Verb::Delete => (Method::DELETE, vec![]),
         };
-        let method = match verb {
-            Verb::Get => Method::GET,
-            Verb::Head => Method::HEAD,
-            Verb::Delete => Method::DELETE,
-        };
-        let signed = Arc::new(self.signed(method, &request, &held, now)?);
+        let signed = Arc::new(self.signed(method, &self.target(key), fields, &held, now)?);
         if now < signed.good_until {
             self.signed.insert(name, signed.clone());
         }
@@ -126,25 +122,14 @@ impl Signer {
     /// As [`Self::sign`].
     pub async fn sign_put(&self, key: &str, write: &Write, now: Timestamp) -> Result<Signed, FileError> {
         let held = self.keys.current().await?;
-        let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
-        let mut put = self.client.put_object().bucket(&self.bucket).key(key);
-        put = put.set_content_length(i64::try_from(write.length).ok());
-        put = put.set_content_type(write.content_type.as_ref().and_then(text));
-        put = put.set_if_match(write.if_match.as_ref().and_then(text));
-        put = put.set_if_none_match(write.if_absent.then(|| "*".to_owned()));
-        for sum in &write.checksums {
-            let value = text(&sum.value());
-            put = match sum.algorithm {
-                Algorithm::Md5 => put.set_content_md5(value),
-                Algorithm::Crc32 => put.set_checksum_crc32(value),
-                Algorithm::Crc32c => put.set_checksum_crc32_c(value),
-                Algorithm::Crc64Nvme => put.set_checksum_crc64_nvme(value),
-                Algorithm::Sha1 => put.set_checksum_sha1(value),
-                Algorithm::Sha256 => put.set_checksum_sha256(value),
-            };
+        let mut fields: Vec<Field> = vec![(header::CONTENT_LENGTH, HeaderValue::from(write.length))];
+        fields.extend(write.content_type.clone().map(|value| (header::CONTENT_TYPE, value)));
+        fields.extend(write.if_match.clone().map(|value| (header::IF_MATCH, value)));
+        if write.if_absent {
+            fields.push((header::IF_NONE_MATCH, HeaderValue::from_static("*")));
         }
-        let request = put.presigned(expires()?).await.map_err(|e| unsigned(&e))?;
-        self.signed(Method::PUT, &request, &held, now)
+        fields.extend(write.checksums.iter().map(|sum| (sum.algorithm.header(), sum.value())));
+        self.signed(Method::PUT, &self.target(key), fields, &held, now)
     }
 
     /// A PUT of a part.
@@ -153,11 +138,14 @@ impl Signer {
     /// As [`Self::sign`].
     pub async fn sign_part(&self, key: &str, part: &Part<'_>, now: Timestamp) -> Result<Signed, FileError> {
         let held = self.keys.current().await?;
-        let upload = self.client.upload_part().bucket(&self.bucket).key(key);
-        let upload = upload.upload_id(part.upload_id).part_number(part.number);
-        let upload = upload.set_content_length(i64::try_from(part.length).ok());
-        let request = upload.presigned(expires()?).await.map_err(|e| unsigned(&e))?;
-        self.signed(Method::PUT, &request, &held, now)
+        let target = format!(
+            "{}?partNumber={}&uploadId={}",
+            self.target(key),
+            part.number,
+            encoded(part.upload_id, false)
+        );
+        let fields = vec![(header::CONTENT_LENGTH, HeaderValue::from(part.length))];
+        self.signed(Method::PUT, &target, fields, &held, now)
     }
 
     /// Forgets what was signed, since S3 no longer accepts it.
@@ -165,45 +153,70 @@ impl Signer {
         self.signed.clear();
     }
 
+    fn target(&self, key: &str) -> String {
+        format!("{}{}", self.address.root, encoded(key, true))
+    }
+
     fn signed(
         &self,
         method: Method,
-        request: &PresignedRequest,
+        target: &str,
+        fields: Vec<Field>,
         held: &Held,
         now: Timestamp,
     ) -> Result<Signed, FileError> {
         self.fresh.inc();
-        let odd = |what: &str| FileError::Broken(format!("a signed request {what}"));
-        let uri: http::Uri = request.uri().parse().map_err(|_| odd("without a URI"))?;
-        let (Some(authority), Some(target)) = (uri.authority(), uri.path_and_query()) else {
-            return Err(odd("without an address"));
-        };
-        let mut head = RequestHeader::build(method, target.as_str().as_bytes(), Some(8))
-            .map_err(|_| odd("without a head"))?;
-        let host = HeaderValue::from_str(authority.as_str()).map_err(|_| odd("without a host"))?;
-        let mut append = |name: HeaderName, value: HeaderValue| {
-            head.append_header(name, value).map(drop).map_err(|_| odd("with too many fields"))
-        };
-        append(header::HOST, host)?;
-        for (name, value) in request.headers().filter(|(name, _)| !name.eq_ignore_ascii_case("host")) {
-            let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| odd("with an odd field"))?;
-            append(name, HeaderValue::from_str(value).map_err(|_| odd("with an odd field"))?)?;
+        let unsigned =
+            |e: &dyn std::error::Error| FileError::Broken(format!("no signature for S3: {}", causes(e)));
+        let mut settings = SigningSettings::default();
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+        settings.payload_checksum_kind = PayloadChecksumKind::XAmzSha256;
+        let params = v4::SigningParams::builder()
+            .identity(&held.identity)
+            .region(&self.address.region)
+            .name("s3")
+            .time(UNIX_EPOCH + Duration::from_millis(u64::try_from(now.0).unwrap_or_default()))
+            .settings(settings)
+            .build()
+            .map_err(|e| unsigned(&e))?
+            .into();
+        let scheme = if self.address.https { "https" } else { "http" };
+        let url = format!("{scheme}://{}{target}", self.address.authority);
+        // The content is not known yet; its length is signed, and checksums where the client sent any.
+        let texts = fields.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let request = SignableRequest::new(method.as_str(), &url, texts, SignableBody::UnsignedPayload)
+            .map_err(|e| unsigned(&e))?;
+        let (instructions, _) = sign(request, &params).map_err(|e| unsigned(&e))?.into_parts();
+
+        let odd = |_| FileError::Broken("a signed request with an odd field".into());
+        let mut head = RequestHeader::build(method, target.as_bytes(), Some(16)).map_err(odd)?;
+        head.append_header(header::HOST, self.address.authority.as_str()).map_err(odd)?;
+        for (name, value) in fields {
+            head.append_header(name, value).map_err(odd)?;
+        }
+        for (name, value) in instructions.headers() {
+            head.append_header(name.to_owned(), value).map_err(odd)?;
         }
         let mut good_until = now.plus(REUSED);
         if let Some(expiry) = held.credentials.expiry() {
-            let left = expiry.duration_since(std::time::SystemTime::now()).unwrap_or_default();
+            let left = expiry.duration_since(SystemTime::now()).unwrap_or_default();
             good_until = good_until.min(now.plus(left).minus(MARGIN));
         }
         Ok(Signed { head, epoch: held.epoch, good_until })
     }
 }
 
-fn expires() -> Result<PresigningConfig, FileError> {
-    PresigningConfig::expires_in(EXPIRES).map_err(|e| FileError::Broken(causes(&e)))
-}
-
-fn unsigned<E: std::error::Error + 'static, R: std::fmt::Debug + Send + Sync + 'static>(
-    e: &SdkError<E, R>,
-) -> FileError {
-    FileError::Broken(format!("no signature for S3: {}", causes(e)))
+/// Percent-encoded as the signature has it: all but unreserved characters (RFC 3986 section 2.3), and the slashes of a key.
+fn encoded(text: &str, is_key: bool) -> String {
+    let mut out = String::with_capacity(text.len() + 16);
+    for b in text.bytes() {
+        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) || (is_key && b == b'/') {
+            out.push(char::from(b));
+        } else {
+            let digit = |n: u8| char::from_digit(n.into(), 16).map_or('0', |d| d.to_ascii_uppercase());
+            out.extend(['%', digit(b >> 4), digit(b & 15)]);
+        }
+    }
+    out
 }
