@@ -20,7 +20,7 @@ impl Links {
         Self { tokens, sessions, revocations }
     }
 
-    /// What `token` permits with `path` of a route that serves `store`.
+    /// What `token` permits with `path`, of a route that serves `store`.
     ///
     /// Revocations are forgotten once no access token needs them, and a link may live longer: so the session store is asked
     /// as well.

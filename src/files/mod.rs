@@ -117,8 +117,13 @@ impl Files {
         &self.store.name
     }
 
+    /// Whether share links are made here, and good here.
+    pub fn makes_links(&self) -> bool {
+        self.policy.share.is_some()
+    }
+
     /// The part of a matched path that names the file: canonical, percent-encoded.
-    pub fn rest<'p>(&self, path: &'p str) -> &'p str {
+    fn rest<'p>(&self, path: &'p str) -> &'p str {
         let rest = path.strip_prefix(&self.root).unwrap_or_default();
         rest.strip_prefix('/').unwrap_or(rest)
     }

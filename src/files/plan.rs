@@ -51,9 +51,8 @@ pub enum Plan {
 #[derive(Debug)]
 pub struct Share {
     pub key: ObjectKey,
-    /// The path of the file, and the part of it that is below the route's.
+    /// The path of the file.
     pub path: String,
-    pub rest: String,
     pub session: crate::store::SessionId,
     pub user: String,
     /// Whether its maker may put the file.
@@ -255,8 +254,8 @@ impl Files {
         let prefix = self.prefix(request, query, ShareMethod::Get)?;
         let key = ObjectKey::below(&prefix, rest).map_err(invalid_name)?;
         let may_put = self.policy.methods.contains("PUT") && self.may_write(request.caller).is_ok();
-        let (path, rest) = (request.path.to_owned(), rest.to_owned());
-        Ok(Plan::Share(Share { key, path, rest, session, user: claims.subject.clone(), may_put }))
+        let path = request.path.to_owned();
+        Ok(Plan::Share(Share { key, path, session, user: claims.subject.clone(), may_put }))
     }
 
     /// The prefix of the caller, or the one that a privileged caller names.
@@ -269,6 +268,9 @@ impl Files {
             Caller::Anonymous => None,
         };
         if let Some(named) = &query.prefix {
+            if claims.is_none() {
+                return Err(Fault::new(403, "forbidden", "Only some users may name a prefix."));
+            }
             if !claims.is_some_and(|claims| holds_one(claims, &self.policy.admin_roles)) {
                 return Err(Fault::forbidden("names a prefix without a role of `admin_roles`"));
             }
@@ -298,10 +300,8 @@ impl Files {
     /// The type of the content, if it is one that is taken.
     fn content_type(&self, headers: &HeaderMap) -> Result<Option<HeaderValue>, Fault> {
         let refused = |detail| Err(Fault::new(415, "unsupported_media_type", detail));
-        if headers
-            .get(header::CONTENT_ENCODING)
-            .is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"))
-        {
+        let mut codings = headers.get_all(header::CONTENT_ENCODING).iter();
+        if codings.any(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity")) {
             return refused("A file is stored as it is: send it without Content-Encoding.".to_owned());
         }
         if headers.contains_key(header::CONTENT_RANGE) {

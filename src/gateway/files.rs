@@ -30,13 +30,13 @@ impl Gateway {
         now: Timestamp,
     ) -> Result<Option<Permitted>, Fault> {
         let Target::Files(files) = &route.target else { return Ok(None) };
-        if route.policy.auth == crate::config::AuthMode::None {
+        if !files.makes_links() {
             return Ok(None);
         }
         let Some(token) = link_token(session.req_header().method.as_str(), path.query()) else {
             return Ok(None);
         };
-        self.links.verify(&token, files.store_name(), files.rest(path.as_str()), now).await.map(Some)
+        self.links.verify(&token, files.store_name(), path.as_str(), now).await.map(Some)
     }
 }
 

@@ -73,7 +73,7 @@ impl ShareLinks {
         Ok(Self { key })
     }
 
-    /// The token of a link to `path` (canonical, below the route's own) in `store`; `None` when user or prefix are too long, or
+    /// The token of a link to `path` (whole and canonical, so that no other route of the store takes it) in `store`; `None` when user or prefix are too long, or
     /// there is no randomness.
     pub fn encode(&self, grant: &ShareGrant, store: &str, path: &str) -> Option<String> {
         let mut sealed = Vec::with_capacity(FIXED_BYTES + grant.user.len() + grant.prefix.len());

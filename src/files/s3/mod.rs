@@ -9,6 +9,7 @@ mod failure;
 mod listing;
 mod multipart;
 mod signer;
+mod tags;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -36,9 +37,7 @@ use self::signer::{Address, Signer, Verb};
 use super::checksum::Algorithm;
 use super::error::FileError;
 use super::key::ObjectKey;
-use super::store::{
-    Body, Conditions, Content, Empty, FileStore, Found, List, Meta, Object, Page, Read, Write,
-};
+use super::store::{Body, Content, Empty, FileStore, Found, List, Meta, Object, Page, Read, Write};
 use crate::clock::Timestamp;
 use crate::config::S3Settings;
 use crate::metrics::Metrics;
@@ -235,15 +234,8 @@ impl FileStore for S3 {
         write: &Write,
         content: &mut dyn Content,
     ) -> Result<HeaderValue, FileError> {
-        let mut write = write.clone();
-        if let Some(tag) = write.if_match.take() {
-            let conditions = Conditions { if_match: Some(tag), ..Conditions::default() };
-            write.if_match = match self.one_tag(key, &conditions).await {
-                Ok(tags) => tags.if_match,
-                Err(FileError::NotFound) => return Err(FileError::PreconditionFailed),
-                Err(e) => return Err(e),
-            };
-        }
+        let if_match = self.matched(key, write.if_match.as_ref()).await?;
+        let write = Write { if_match, ..write.clone() };
         let write = &write;
         if write.length > self.multipart_above {
             return self.write_parts(key, write, content).await;
@@ -254,7 +246,8 @@ impl FileStore for S3 {
     }
 
     async fn delete(&self, key: &ObjectKey, if_match: Option<&HeaderValue>) -> Result<(), FileError> {
-        let add = |head: &mut RequestHeader| match if_match {
+        let if_match = self.matched(key, if_match).await?;
+        let add = |head: &mut RequestHeader| match &if_match {
             Some(tag) => insert(head, header::IF_MATCH, tag.clone()),
             None => Ok(()),
         };
@@ -291,41 +284,7 @@ impl FileStore for S3 {
     }
 }
 
-/// Preconditions on entity tags, one of each at most.
-struct OneTag {
-    if_match: Option<HeaderValue>,
-    if_none_match: Option<HeaderValue>,
-}
-
 impl S3 {
-    /// S3 compares with one strong entity tag. Where a client names several, or weak ones, the object is asked for its own:
-    /// that one, when it is among them, says the same, and says it of the object S3 finds then.
-    async fn one_tag(&self, key: &ObjectKey, conditions: &Conditions) -> Result<OneTag, FileError> {
-        let several = |field: &Option<HeaderValue>| {
-            field.as_ref().is_some_and(|v| {
-                v != "*" && (v.as_bytes().contains(&b',') || v.as_bytes().starts_with(b"W/"))
-            })
-        };
-        let (mut if_match, mut if_none_match) =
-            (conditions.if_match.clone(), conditions.if_none_match.clone());
-        if !several(&if_match) && !several(&if_none_match) {
-            return Ok(OneTag { if_match, if_none_match });
-        }
-        let current = self.ask(Verb::Head, key.as_str(), |_| Ok(())).await?;
-        let etag = current.head().and_then(|head| head.headers.get(header::ETAG).cloned());
-        current.finish().await;
-        if several(&if_match) {
-            if !names(if_match.as_ref(), etag.as_ref(), false) {
-                return Err(FileError::PreconditionFailed);
-            }
-            if_match = etag.clone();
-        }
-        if several(&if_none_match) {
-            if_none_match = if names(if_none_match.as_ref(), etag.as_ref(), true) { etag } else { None };
-        }
-        Ok(OneTag { if_match, if_none_match })
-    }
-
     /// The entity tag in the answer to a PUT.
     async fn stored(&self, answer: Answer, epoch: u64) -> Result<HeaderValue, FileError> {
         if !matches!(answer.status(), 200..=299) {
@@ -388,19 +347,6 @@ impl Body for Answer {
             other => format!("{other:?}"),
         })
     }
-}
-
-/// Whether the list `field` names `etag`; weak ones count where the comparison is weak (RFC 9110 section 8.8.3.2).
-fn names(field: Option<&HeaderValue>, etag: Option<&HeaderValue>, weak: bool) -> bool {
-    let (Some(Ok(field)), Some(Ok(etag))) = (field.map(HeaderValue::to_str), etag.map(HeaderValue::to_str))
-    else {
-        return false;
-    };
-    // S3's own tags hold no comma.
-    field
-        .split(',')
-        .map(str::trim)
-        .any(|tag| if weak { tag.trim_start_matches("W/") == etag } else { tag == etag })
 }
 
 fn length(headers: &HeaderMap) -> Option<u64> {
