@@ -228,12 +228,14 @@ pub async fn stream(
         };
         let size = chunk.len();
         left -= size as u64;
-        session.write_response_body(Some(chunk), left == 0).await?;
+        match downstream {
+            // From the buffer it was read into.
+            ServerSession::H1(h1) => drop(h1.write_body(chunk).await?),
+            other => other.write_response_body(Bytes::copy_from_slice(chunk), false).await?,
+        }
         operation.sent(size);
     }
-    if length == Some(0) {
-        session.write_response_body(Some(Bytes::new()), true).await?;
-    }
+    session.downstream_session.write_response_body(Bytes::new(), true).await?;
     // The end is read as well, so that the store's connection can be used again.
     match body.next().await {
         Ok(None) => operation.succeeded(),

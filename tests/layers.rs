@@ -115,6 +115,12 @@ fn only_the_composition_root_names_a_concrete_store() {
             problems.push(format!("{} names {name}", source.name));
         }
     }
+    let concrete_files = ["files::s3", "files::directory"];
+    for source in sources().iter().filter(|s| s.module() != "files" && s.name != "server/file_stores.rs") {
+        for name in concrete_files.iter().filter(|c| source.code().contains(*c)) {
+            problems.push(format!("{} names {name}", source.name));
+        }
+    }
     fail_on(problems);
 }
 

@@ -22,6 +22,7 @@ use super::failure::{MAX_DOCUMENT, Refusal};
 use super::signer::Address;
 use crate::addresses::Addresses;
 use crate::config::Timeouts;
+use crate::fault::Fault;
 use crate::files::error::FileError;
 use crate::files::store::Content;
 
@@ -29,6 +30,8 @@ use crate::files::store::Content;
 const POOL: usize = 1024;
 /// So many pooled connections may turn out to be closed before a request is given up.
 const STALE: usize = 8;
+/// Characters of a cause that are logged.
+const MAX_CAUSE: usize = 200;
 /// Of an upload this much is kept until S3 has taken it, to be sent again when the pooled connection was closed.
 const RESEND: usize = 64 * 1024;
 
@@ -110,6 +113,9 @@ impl Exchange {
         let mut kept = 0;
         let mut may_resend = true;
         let mut left = length;
+        if left == 0 {
+            at_end(content).await?;
+        }
         let mut stale = 0;
         'connection: loop {
             let (mut session, peer, reused) = self.connect().await?;
@@ -143,8 +149,12 @@ impl Exchange {
                         Err(e) => return Err(broken(&e)),
                     },
                 };
-                let chunk = chunk.ok_or_else(|| FileError::Unreachable("the content ended early".into()))?;
-                left = left.saturating_sub(chunk.len() as u64);
+                let chunk = chunk.ok_or_else(ended_early)?;
+                left = left.checked_sub(chunk.len() as u64).ok_or_else(too_long)?;
+                if left == 0 {
+                    // With its last byte S3 has the object: the client must have ended by then.
+                    at_end(content).await?;
+                }
                 kept += chunk.len();
                 may_resend &= kept <= RESEND;
                 let written = session.write_body(&chunk).await;
@@ -211,6 +221,23 @@ impl Exchange {
     }
 }
 
+async fn at_end(content: &mut dyn Content) -> Result<(), FileError> {
+    match content.next().await? {
+        None => Ok(()),
+        Some(_) => Err(too_long()),
+    }
+}
+
+fn ended_early() -> FileError {
+    FileError::Client(
+        Fault::bad_request("incomplete_body", "The content is shorter than announced.").closing(),
+    )
+}
+
+fn too_long() -> FileError {
+    FileError::Client(Fault::bad_request("malformed_body", "The content is longer than announced.").closing())
+}
+
 /// The head of an answer that is final; interim ones (1xx) are passed over.
 async fn read_head(session: &mut HttpSession) -> Result<(), Box<Error>> {
     loop {
@@ -238,6 +265,11 @@ impl Answer {
         self
     }
 
+    /// Whether S3 answered before it had the whole request.
+    pub fn is_early(&self) -> bool {
+        self.closing
+    }
+
     pub fn head(&self) -> Option<&ResponseHeader> {
         self.session.as_ref()?.resp_header()
     }
@@ -250,19 +282,16 @@ impl Answer {
     ///
     /// # Errors
     /// `Unreachable` or `Timeout`.
-    pub async fn next(&mut self) -> Result<Option<Bytes>, FileError> {
-        let Some(session) = &mut self.session else { return Ok(None) };
-        match session.read_body_bytes().await {
-            Ok(Some(chunk)) => Ok(Some(chunk)),
-            Ok(None) => {
-                self.release().await;
-                Ok(None)
-            }
-            Err(e) => {
-                self.session = None;
-                Err(broken(&e))
-            }
+    pub async fn next(&mut self) -> Result<Option<&[u8]>, FileError> {
+        let ended = match &mut self.session {
+            None => return Ok(None),
+            Some(session) => session.is_body_done(),
+        };
+        if ended {
+            self.release().await;
         }
+        let Some(session) = &mut self.session else { return Ok(None) };
+        session.read_body_ref().await.map_err(|e| broken(&e))
     }
 
     async fn release(&mut self) {
@@ -283,6 +312,7 @@ impl Answer {
                 return;
             }
         }
+        self.release().await;
     }
 
     /// The answer as a refusal.
@@ -296,9 +326,10 @@ impl Answer {
         while let Ok(Some(chunk)) = self.next().await {
             document.extend_from_slice(&chunk);
             if document.len() > MAX_DOCUMENT {
-                break;
+                self.session = None;
             }
         }
+        self.release().await;
         Refusal::read(status, &headers, &document)
     }
 }
@@ -308,9 +339,14 @@ fn is_timeout(e: &Error) -> bool {
 }
 
 fn broken(e: &Error) -> FileError {
-    let cause: String = e.to_string().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let cause: String = e.to_string().chars().take(MAX_CAUSE).map(printable).collect();
     match e.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => FileError::Timeout(cause),
+        // Its text holds what came, which may be anything.
+        ErrorType::InvalidHTTPHeader | ErrorType::H1Error => {
+            FileError::Broken("the answer of S3 is not HTTP as it should be".into())
+        }
         _ => FileError::Unreachable(cause),
     }
 }

@@ -12,6 +12,8 @@ use crate::files::error::FileError;
 
 /// Error documents are short; more is not read.
 pub const MAX_DOCUMENT: usize = 16 * 1024;
+/// Longer than this nobody is told to wait.
+const MAX_WAIT: Duration = Duration::from_secs(3600);
 /// Characters of S3's message that are logged.
 const MAX_MESSAGE: usize = 200;
 
@@ -117,11 +119,16 @@ where
             status: e.raw().status().as_u16(),
             code: e.err().code().unwrap_or_default().to_owned(),
             message: printable(e.err().message().unwrap_or_default()),
-            retry_after: None,
+            retry_after: e.raw().headers().get("retry-after").and_then(wait),
             size: None,
         }),
         other => FileError::Broken(printable(&format!("{}", DisplayErrorContext(other)))),
     }
+}
+
+fn wait(seconds: &str) -> Option<Duration> {
+    let digits = !seconds.is_empty() && seconds.bytes().all(|b| b.is_ascii_digit());
+    digits.then(|| seconds.parse().map_or(MAX_WAIT, Duration::from_secs).min(MAX_WAIT))
 }
 
 /// The text of the first `<name>` of an XML document.

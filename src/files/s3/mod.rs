@@ -8,6 +8,7 @@ mod exchange;
 mod failure;
 mod listing;
 mod multipart;
+mod object;
 mod signer;
 mod tags;
 
@@ -25,7 +26,6 @@ use aws_sdk_s3::config::{
 use aws_sdk_s3::presigning::PresigningConfig;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
 use aws_smithy_http_client::tls::{Provider, TlsContext, TrustStore};
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use pingora_http::RequestHeader;
 use tokio::runtime::Handle;
@@ -34,10 +34,9 @@ use self::credentials::{Keys, SdkKeys};
 use self::exchange::{Answer, Exchange};
 use self::failure::of_sdk;
 use self::signer::{Address, Signer, Verb};
-use super::checksum::Algorithm;
 use super::error::FileError;
 use super::key::ObjectKey;
-use super::store::{Body, Content, Empty, FileStore, Found, List, Meta, Object, Page, Read, Write};
+use super::store::{Content, FileStore, List, Object, Page, Read, Write};
 use crate::clock::Timestamp;
 use crate::config::S3Settings;
 use crate::metrics::Metrics;
@@ -219,7 +218,7 @@ impl FileStore for S3 {
             Ok(())
         };
         match self.ask(verb, key.as_str(), add).await {
-            Ok(answer) => object(answer, read.head).await,
+            Ok(answer) => object::of(answer, read).await,
             // The client is to learn how far it could have gone (RFC 9110 section 15.5.17).
             Err(FileError::RangeNotSatisfiable { size: None }) => {
                 Err(FileError::RangeNotSatisfiable { size: self.size(key).await? })
@@ -287,6 +286,9 @@ impl FileStore for S3 {
 impl S3 {
     /// The entity tag in the answer to a PUT.
     async fn stored(&self, answer: Answer, epoch: u64) -> Result<HeaderValue, FileError> {
+        if answer.is_early() && answer.status() < 300 {
+            return Err(FileError::Broken("S3 took an object that it does not have yet".into()));
+        }
         if !matches!(answer.status(), 200..=299) {
             let refusal = answer.refusal().await;
             if refusal.is_of_credentials() {
@@ -299,53 +301,6 @@ impl S3 {
         let etag = answer.head().and_then(|head| head.headers.get(header::ETAG).cloned());
         answer.finish().await;
         etag.ok_or_else(|| FileError::Broken("S3 stored an object without an entity tag".into()))
-    }
-}
-
-async fn object(answer: Answer, is_head: bool) -> Result<Object, FileError> {
-    let Some(head) = answer.head() else {
-        return Err(FileError::Broken("an answer without a head".into()));
-    };
-    let status = head.status.as_u16();
-    let headers = &head.headers;
-    let get = |name: HeaderName| headers.get(name).cloned();
-    let sums = Algorithm::ALL.into_iter().filter(|a| *a != Algorithm::Md5).map(Algorithm::header);
-    let sums = sums.chain([HeaderName::from_static("x-amz-checksum-type")]);
-    let meta = Meta {
-        length: length(headers),
-        content_type: get(header::CONTENT_TYPE),
-        content_encoding: get(header::CONTENT_ENCODING),
-        content_language: get(header::CONTENT_LANGUAGE),
-        etag: get(header::ETAG),
-        last_modified: get(header::LAST_MODIFIED),
-        checksums: sums.filter_map(|name| Some((name.clone(), headers.get(&name)?.clone()))).collect(),
-    };
-    let found = match status {
-        206 => Found::Part(
-            get(header::CONTENT_RANGE)
-                .ok_or_else(|| FileError::Broken("206 without Content-Range".into()))?,
-        ),
-        304 => Found::NotModified,
-        _ => Found::Whole,
-    };
-    if is_head || found == Found::NotModified {
-        answer.finish().await;
-        return Ok(Object { found, meta, body: Box::new(Empty) });
-    }
-    if meta.length.is_none() {
-        // The client could not tell the end of such an object from a broken connection.
-        return Err(FileError::Broken("an object of unknown length".into()));
-    }
-    Ok(Object { found, meta, body: Box::new(answer) })
-}
-
-#[async_trait]
-impl Body for Answer {
-    async fn next(&mut self) -> Result<Option<Bytes>, String> {
-        Answer::next(self).await.map_err(|e| match e {
-            FileError::Timeout(cause) | FileError::Unreachable(cause) => cause,
-            other => format!("{other:?}"),
-        })
     }
 }
 

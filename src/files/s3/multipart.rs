@@ -35,7 +35,13 @@ impl S3 {
         let mut upload = Upload::new(self, key.as_str(), &id);
 
         // S3 checks parts; what was announced of the whole is for us to check.
-        let mut rest = Rest { content, hashers: Some(Hashers::new(&write.checksums)), ahead: None, left: 0 };
+        let mut rest = Rest {
+            content,
+            hashers: Some(Hashers::new(&write.checksums)),
+            ahead: None,
+            left: 0,
+            is_last: false,
+        };
         let size = part_size(write.length, self.multipart_above);
         let mut left = write.length;
         let mut parts = Vec::new();
@@ -46,6 +52,7 @@ impl S3 {
             let length = size.min(left);
             left -= length;
             rest.left = length;
+            rest.is_last = left == 0;
             let part = Part { upload_id: &id, number, length };
             let signed = self.signer.sign_part(key.as_str(), &part, Timestamp::now()).await?;
             let answer = self.exchange.upload(signed.head(), length, &mut rest).await?;
@@ -115,13 +122,15 @@ struct Rest<'c> {
     /// What came behind the part before.
     ahead: Option<bytes::Bytes>,
     left: u64,
+    is_last: bool,
 }
 
 #[async_trait::async_trait]
 impl Content for Rest<'_> {
     async fn next(&mut self) -> Result<Option<bytes::Bytes>, FileError> {
         if self.left == 0 {
-            return Ok(None);
+            // Behind the last part the content must end.
+            return if self.is_last { self.content.next().await } else { Ok(None) };
         }
         let mut chunk = match self.ahead.take() {
             Some(chunk) => chunk,
