@@ -12,7 +12,7 @@ use aws_credential_types::provider::error::CredentialsError;
 use aws_credential_types::provider::{ProvideCredentials, future};
 use aws_smithy_runtime_api::client::identity::Identity;
 use tokio::runtime::Handle;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::config::S3Credentials;
@@ -50,7 +50,7 @@ pub struct Held {
 
 enum Source {
     Fixed,
-    Chain { profile: Option<String>, chain: OnceCell<DefaultCredentialsChain> },
+    Chain { profile: Option<String> },
 }
 
 impl Keys {
@@ -62,7 +62,7 @@ impl Keys {
                 (Some(Held::new(credentials, 1)), Source::Fixed)
             }
             S3Credentials::Chain { profile } => {
-                (None, Source::Chain { profile: profile.clone(), chain: OnceCell::new() })
+                (None, Source::Chain { profile: profile.clone() })
             }
         };
         let held = ArcSwapOption::from_pointee(held);
@@ -137,7 +137,7 @@ impl Keys {
 
     /// Asks the source, when they are still `wanted` once it is our turn; at most once in [`RETRY`].
     async fn fetch(&self, wanted: impl Fn() -> bool) -> Result<(), String> {
-        let Source::Chain { profile, chain } = &self.source else { return Ok(()) };
+        let Source::Chain { profile } = &self.source else { return Ok(()) };
         let mut last = self.fetching.lock().await;
         if !wanted() {
             return Ok(());
@@ -146,15 +146,12 @@ impl Keys {
             return Err("asked for a moment ago".into());
         }
         *last = Some(Instant::now());
-        let chain = chain
-            .get_or_init(|| async {
-                let builder = DefaultCredentialsChain::builder();
-                match profile {
-                    Some(name) => builder.profile_name(name).build().await,
-                    None => builder.build().await,
-                }
-            })
-            .await;
+        // Made anew, since it reads files and the environment only once.
+        let builder = DefaultCredentialsChain::builder();
+        let chain = match profile {
+            Some(name) => builder.profile_name(name).build().await,
+            None => builder.build().await,
+        };
         let found = timeout(CHAIN, chain.provide_credentials()).await;
         let credentials = found
             .map_err(|_| format!("no answer within {CHAIN:?}"))?
