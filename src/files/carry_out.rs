@@ -161,6 +161,8 @@ fn listing<'p>(entries: &'p [Entry], prefix: &str, next_cursor: Option<String>) 
         // A store that shows what it was not asked for is not believed.
         let Some(name) = entry.key().strip_prefix(prefix).filter(|name| !name.is_empty()) else { continue };
         match entry {
+            // What consoles make to show an empty folder: no file, and no path leads to it.
+            Entry::Object { .. } if name.ends_with('/') => {}
             Entry::Object { size, modified, etag, .. } => {
                 listing.objects.push(Listed {
                     key: name,

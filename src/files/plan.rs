@@ -81,7 +81,7 @@ impl Files {
         let query = Query::parse(request.query)?;
         let rest = self.rest(request.path);
         match request.method {
-            "GET" if query.list => self.plan_list(request, &query, rest),
+            "GET" | "HEAD" if query.list => self.plan_list(request, &query, rest),
             "GET" | "HEAD" => self.plan_read(request, &query, rest),
             "PUT" => self.plan_write(request, &query, rest),
             "DELETE" => self.plan_delete(request, &query, rest),
@@ -258,6 +258,25 @@ impl Files {
         Ok(Plan::Share(Share { key, path, session, user: claims.subject.clone(), may_put }))
     }
 
+    /// The object that `method` on `path` is about for a user with these claims, for `explain`.
+    ///
+    /// # Errors
+    /// As [`Self::plan`], as far as headers and query play no part in it.
+    pub fn explain(&self, method: &str, path: &str, claims: Option<&Claims>) -> Result<String, Fault> {
+        let caller = claims.map_or(Caller::Anonymous, Caller::User);
+        let headers = HeaderMap::new();
+        let request = Request { method, headers: &headers, path, query: None, caller };
+        let prefix = self.prefix(&request, &Query::default(), ShareMethod::Get)?;
+        if matches!(method, "PUT" | "DELETE") {
+            self.may_write(caller)?;
+        }
+        match ObjectKey::below(&prefix, self.rest(path)) {
+            Ok(key) => Ok(key.as_str().to_owned()),
+            Err(KeyError::Empty | KeyError::Folder) => Ok(prefix),
+            Err(e) => Err(invalid_name(e)),
+        }
+    }
+
     /// The prefix of the caller, or the one that a privileged caller names.
     fn prefix(&self, request: &Request<'_>, query: &Query<'_>, method: ShareMethod) -> Result<String, Fault> {
         let no_claims = serde_json::Map::new();
@@ -351,16 +370,17 @@ pub fn exceeds(quota: &config::Quota, size: u64) -> Option<Fault> {
 
 /// The cursor behind an entry whose name below the caller's prefix is `name`.
 pub fn cursor(name: &str) -> String {
-    URL_SAFE_NO_PAD.encode(name)
+    // Never empty, also where the name is.
+    URL_SAFE_NO_PAD.encode(format!("/{name}"))
 }
 
 fn read_cursor(cursor: &str) -> Option<String> {
     if cursor.len() > 2 * key::MAX_KEY_BYTES {
         return None;
     }
-    let name = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
+    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
     // Objects that others stored may have names that no path has. Nothing they lead to is outside the prefix.
-    (!name.is_empty() && !name.contains('\0')).then_some(name)
+    text.strip_prefix('/').filter(|name| !name.contains('\0')).map(str::to_owned)
 }
 
 /// Several fields of one name are one list (RFC 9110 section 5.3).

@@ -11,7 +11,7 @@ use super::store::Content;
 use crate::clock::Timestamp;
 use crate::fault::Fault;
 use crate::reply::Reply;
-use crate::tokens::{ShareGrant, ShareMethod};
+use crate::tokens::{ShareGrant, ShareMethod, json};
 
 /// Longest body, in bytes.
 const MAX_BODY: usize = 4096;
@@ -52,7 +52,7 @@ impl Files {
         let invalid = |detail: String| Fault::bad_request("invalid_request", detail);
         let wish: Wish = match body(content).await? {
             body if body.is_empty() => Wish::default(),
-            body => serde_json::from_slice(&body).map_err(|e| {
+            body => wish(&body).map_err(|e| {
                 invalid(format!("The body is JSON with method (\"GET\" or \"PUT\"), expires_in (seconds) and max_size (bytes), all optional: {e}."))
             })?,
         };
@@ -79,7 +79,7 @@ impl Files {
             (_, size) => size.unwrap_or(self.policy.max_size),
         };
         // A whole second, as the token has it.
-        let expires_at = Timestamp::from_seconds(Timestamp::now().plus(life).seconds());
+        let expires_at = Timestamp::from_seconds(Timestamp(Timestamp::now().plus(life).0 + 999).seconds());
         let grant = ShareGrant {
             method: match method {
                 Method::Get => ShareMethod::Get,
@@ -102,6 +102,12 @@ impl Files {
         let location = HeaderValue::from_str(&link.url).map_err(|e| Fault::internal(e.to_string()))?;
         Ok(Reply::json(201, &link)?.with(header::LOCATION, location))
     }
+}
+
+/// An object with distinct members; a struct would be read from an array as well.
+fn wish(body: &[u8]) -> Result<Wish, String> {
+    let object = json::object(body, 2).map_err(|e| e.to_string())?;
+    serde_json::from_value(object.into()).map_err(|e| e.to_string())
 }
 
 async fn body(content: &mut dyn Content) -> Result<Vec<u8>, Fault> {

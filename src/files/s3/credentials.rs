@@ -61,9 +61,7 @@ impl Keys {
                 let credentials = Credentials::new(id, secret.expose(), None, None, "gateway.toml");
                 (Some(Held::new(credentials, 1)), Source::Fixed)
             }
-            S3Credentials::Chain { profile } => {
-                (None, Source::Chain { profile: profile.clone() })
-            }
+            S3Credentials::Chain { profile } => (None, Source::Chain { profile: profile.clone() }),
         };
         let held = ArcSwapOption::from_pointee(held);
         Arc::new(Self { held, source, fetching: Mutex::new(None), runtime })
