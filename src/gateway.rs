@@ -236,6 +236,11 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> PingoraResult<bool> {
         ctx.in_flight = Some(InFlight::count(&self.metrics.in_flight));
         edit::unasked_upgrade(session.req_header_mut());
+        if session.is_http2() {
+            // As `connection` does for HTTP/1: a stream that stands still gives back what it holds.
+            session.set_read_timeout(Some(self.limits.body_timeout));
+            session.set_write_timeout(Some(self.limits.body_timeout));
+        }
         let reply = match self.pass(session, ctx).await {
             Ok(Outcome::Forward) => return Ok(false),
             Ok(Outcome::Reply(reply)) => reply,
