@@ -128,15 +128,20 @@ impl Files {
             IfRange::Date(date) => part.conditions.if_unmodified_since = Some(date.clone()),
         }
         let whole = Read { range: None, ..read };
-        match store.read(key, &part).await {
-            Err(FileError::PreconditionFailed) => store.read(key, &whole).await,
+        let is_same = |object: &Object| match &if_range {
+            IfRange::Tag(tag) => object.meta.etag.as_ref() == Some(tag),
             // A date must be the very one (RFC 9110 section 13.1.5).
-            Ok(object) if matches!(&if_range, IfRange::Date(date) if object.meta.last_modified.as_ref() != Some(date)) =>
-            {
-                drop(object);
-                store.read(key, &whole).await
+            IfRange::Date(date) => object.meta.last_modified.as_ref() == Some(date),
+        };
+        match store.read(key, &part).await {
+            Ok(object) if object.found == Found::NotModified || is_same(&object) => Ok(object),
+            Ok(_) | Err(FileError::PreconditionFailed) => store.read(key, &whole).await,
+            // Of another object the part was not asked for.
+            Err(e @ FileError::RangeNotSatisfiable { .. }) => {
+                let object = store.read(key, &whole).await?;
+                if is_same(&object) { Err(e) } else { Ok(object) }
             }
-            decided => decided,
+            Err(e) => Err(e),
         }
     }
 }

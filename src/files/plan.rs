@@ -353,10 +353,8 @@ impl IfRange {
     /// `None` for what can never be the same: a weak tag, or neither tag nor date.
     fn parse(value: HeaderValue) -> Option<Self> {
         match value.as_bytes() {
-            [b'"', .., b'"'] if value.len() > 1 => Some(Self::Tag(value)),
-            [first, ..] if first.is_ascii_alphabetic() && value.as_bytes().get(1) != Some(&b'/') => {
-                Some(Self::Date(value))
-            }
+            [b'"', tag @ .., b'"'] if !tag.is_empty() && !tag.contains(&b'"') => Some(Self::Tag(value)),
+            [first, second, ..] if first.is_ascii_alphabetic() && *second != b'/' => Some(Self::Date(value)),
             _ => None,
         }
     }

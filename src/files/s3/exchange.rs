@@ -340,7 +340,7 @@ fn is_timeout(e: &Error) -> bool {
 
 fn broken(e: &Error) -> FileError {
     let printable = |c: char| if c.is_control() { ' ' } else { c };
-    let cause: String = e.to_string().chars().take(MAX_CAUSE).map(printable).collect();
+    let cause: String = e.to_string().trim_start().chars().take(MAX_CAUSE).map(printable).collect();
     match e.etype() {
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => FileError::Timeout(cause),
         // Its text holds what came, which may be anything.

@@ -33,6 +33,11 @@ pub async fn of(answer: Answer, read: &Read) -> Result<Object, FileError> {
         200 => Found::Whole,
         206 => {
             let range = read.range.ok_or_else(|| odd("a part that was not asked for"))?;
+            if meta.length == Some(0) {
+                // MinIO's answer where nothing has an end.
+                answer.finish().await;
+                return Err(FileError::RangeNotSatisfiable { size: Some(0) });
+            }
             let part = get(header::CONTENT_RANGE).as_ref().and_then(Part::read);
             let part = part.filter(|part| part.answers(range) && meta.length == Some(part.length()));
             Found::Part(part.ok_or_else(|| odd("another part than was asked for"))?.value())

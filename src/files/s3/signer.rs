@@ -30,8 +30,8 @@ use crate::files::store::Write;
 const REUSED: Duration = Duration::from_secs(300);
 /// Not used again when its credentials end within this time.
 const MARGIN: Duration = Duration::from_secs(60);
-/// Requests kept, of about a kilobyte each.
-const KEPT: usize = 10_000;
+/// Requests kept, of one to four kilobytes each.
+const KEPT: usize = 4096;
 
 /// Where the objects are, as requests name it.
 #[derive(Clone, Debug)]
