@@ -46,14 +46,21 @@ pub struct Fault {
     pub retry_after: Option<u64>,
     /// For 405 (RFC 9110 section 10.2.1).
     pub allow: Option<String>,
-    /// For 416 (RFC 9110 section 15.5.17).
-    pub content_range: Option<String>,
-    /// Further members of the problem: limits, and what there is.
-    pub numbers: Vec<(&'static str, u64)>,
+    /// What few failures have. Boxed: every `Result` has room for a fault.
+    pub more: Option<Box<More>>,
     /// The connection cannot be used for another request.
     pub close: bool,
     /// For the log only.
     pub cause: Option<String>,
+}
+
+/// Details of some failures.
+#[derive(Clone, Debug, Default)]
+pub struct More {
+    /// For 416 (RFC 9110 section 15.5.17).
+    pub content_range: Option<String>,
+    /// Further members of the problem: limits, and what there is.
+    pub numbers: Vec<(&'static str, u64)>,
 }
 
 /// RFC 9457 problem details. `type` is absent, which means `about:blank`.
@@ -77,8 +84,7 @@ impl Fault {
             challenge: None,
             retry_after: None,
             allow: None,
-            content_range: None,
-            numbers: Vec::new(),
+            more: None,
             close: false,
             cause: None,
         }
@@ -160,6 +166,20 @@ impl Fault {
         self
     }
 
+    /// With limits and counts as members of the problem.
+    #[must_use]
+    pub fn numbers(mut self, numbers: Vec<(&'static str, u64)>) -> Self {
+        self.more.get_or_insert_default().numbers = numbers;
+        self
+    }
+
+    /// With a `Content-Range`.
+    #[must_use]
+    pub fn content_range(mut self, range: Option<String>) -> Self {
+        self.more.get_or_insert_default().content_range = range;
+        self
+    }
+
     #[must_use]
     pub fn closing(mut self) -> Self {
         self.close = true;
@@ -185,7 +205,7 @@ impl Fault {
             code: self.code,
             detail: &self.detail,
             request_id,
-            numbers: self.numbers.iter().copied().collect(),
+            numbers: self.more.iter().flat_map(|more| &more.numbers).copied().collect(),
         };
         serde_json::to_vec(&problem).unwrap_or_default()
     }

@@ -100,7 +100,12 @@ impl Reply {
         if let Some(allow) = fault.allow.as_deref().and_then(|a| HeaderValue::from_str(a).ok()) {
             reply = reply.with(header::ALLOW, allow);
         }
-        if let Some(range) = fault.content_range.as_deref().and_then(|r| HeaderValue::from_str(r).ok()) {
+        if let Some(range) = fault
+            .more
+            .as_ref()
+            .and_then(|m| m.content_range.as_deref())
+            .and_then(|r| HeaderValue::from_str(r).ok())
+        {
             reply = reply.with(header::CONTENT_RANGE, range);
         }
         reply.close = fault.close;

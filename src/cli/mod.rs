@@ -125,6 +125,8 @@ fn log_to_stderr(level: &str) {
         true => level.to_owned(),
         false => format!("warn,portcullis={level}"),
     };
+    // The SDK of S3 shows what it found where it looked for credentials; what matters of it we log ourselves.
+    let directives = format!("{directives},aws_=off");
     let filter = tracing_subscriber::EnvFilter::try_new(directives).unwrap_or_else(|_| "info".into());
     tracing_subscriber::fmt()
         .json()

@@ -62,15 +62,9 @@ impl Files {
                 self.put(&key, &write, &location, content, &mut operation).await?
             }
             Plan::Delete { key, if_match } => {
-                let size = match self.policy.quota {
-                    Some(_) => self.store.backend.size(&key).await.map_err(|e| failed(&mut operation, e))?,
-                    None => None,
-                };
                 let deleted = self.store.backend.delete(&key, if_match.as_ref()).await;
                 deleted.map_err(|e| failed(&mut operation, e))?;
-                if let Some(size) = size {
-                    self.store.removed(&key, size);
-                }
+                self.store.removed(key.prefix());
                 operation.answered();
                 Reply::empty(204)
             }

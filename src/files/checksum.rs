@@ -100,13 +100,13 @@ impl Hashers {
 
 enum Hasher {
     Md5(md5::Md5),
-    Crc { digest: crc_fast::Digest, size: usize },
+    Crc { digest: Box<crc_fast::Digest>, size: usize },
     Sha(digest::Context),
 }
 
 impl Hasher {
     fn new(algorithm: Algorithm) -> Self {
-        let crc = |kind| Self::Crc { digest: crc_fast::Digest::new(kind), size: algorithm.size() };
+        let crc = |kind| Self::Crc { digest: Box::new(crc_fast::Digest::new(kind)), size: algorithm.size() };
         match algorithm {
             Algorithm::Md5 => Self::Md5(md5::Md5::new()),
             Algorithm::Crc32 => crc(CrcAlgorithm::Crc32IsoHdlc),

@@ -59,14 +59,11 @@ impl From<FileError> for Fault {
             FileError::PreconditionFailed => {
                 Fault::new(412, "precondition_failed", "The file is not in the state the request asks for.")
             }
-            FileError::RangeNotSatisfiable { size } => Fault {
-                content_range: size.map(|size| format!("bytes */{size}")),
-                ..Fault::new(
-                    416,
-                    "range_not_satisfiable",
-                    "The file does not reach as far as the range that was asked for.",
-                )
-            },
+            FileError::RangeNotSatisfiable { size } => {
+                let detail = "The file does not reach as far as the range that was asked for.";
+                Fault::new(416, "range_not_satisfiable", detail)
+                    .content_range(size.map(|size| format!("bytes */{size}")))
+            }
             FileError::ChecksumMismatch => Fault::bad_request(
                 "checksum_mismatch",
                 "What arrived does not amount to the checksum that was sent with it. Nothing was stored; send it again.",

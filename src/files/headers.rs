@@ -137,7 +137,7 @@ mod tests {
             let value = disposition(&name).unwrap();
             let text = value.to_str().unwrap();
             prop_assert!(text.starts_with("attachment"));
-            prop_assert!(text.matches('"').count() % 2 == 0 && text.matches('"').count() <= 2);
+            prop_assert!(matches!(text.matches('"').count(), 0 | 2));
         }
     }
 

@@ -417,11 +417,9 @@ fn unsupported(headers: &HeaderMap, name: &HeaderName) -> Result<(), Fault> {
 }
 
 fn too_large(size: u64, limit: u64) -> Fault {
-    Fault {
-        numbers: vec![("size", size), ("limit", limit)],
-        ..Fault::new(413, "file_too_large", format!("The file has {size} bytes; at most {limit} are taken."))
-            .closing()
-    }
+    Fault::new(413, "file_too_large", format!("The file has {size} bytes; at most {limit} are taken."))
+        .numbers(vec![("size", size), ("limit", limit)])
+        .closing()
 }
 
 fn invalid_name(e: KeyError) -> Fault {

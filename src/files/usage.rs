@@ -20,6 +20,8 @@ use crate::fault::Fault;
 
 /// A count is believed for so long.
 const FRESH: Duration = Duration::from_secs(60);
+/// One that may be too high, since uploads ran while it was made, for so long.
+const ROUGH: Duration = Duration::from_secs(2);
 /// Prefixes remembered; beyond, those nobody is using are forgotten.
 const REMEMBERED: usize = 10_000;
 
@@ -28,35 +30,41 @@ pub struct Usages(Mutex<HashMap<String, Arc<Usage>>>);
 
 #[derive(Default)]
 struct Usage {
-    /// Held while counting, so that one request counts and the others wait.
-    counting: tokio::sync::Mutex<()>,
+    /// Held while counting and reserving: one request counts, and the others wait.
+    admission: tokio::sync::Mutex<()>,
     state: Mutex<State>,
 }
 
+/// Never less than what is stored, as far as it was stored through here.
 #[derive(Default)]
 struct State {
-    counted: Option<Instant>,
+    believed_until: Option<Instant>,
     stored: Total,
     /// By uploads that run.
     reserved: Total,
-    /// Changes with every count and every end of an upload.
-    version: u64,
+    /// Stored since the count that runs began: it may have seen it, or not.
+    stored_meanwhile: Total,
 }
 
-/// May be negative: a smaller object replaces a larger one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Total {
-    bytes: i64,
-    objects: i64,
+    bytes: u64,
+    objects: u64,
 }
 
 impl Total {
     fn plus(self, other: Self) -> Self {
-        Self { bytes: self.bytes + other.bytes, objects: self.objects + other.objects }
+        Self {
+            bytes: self.bytes.saturating_add(other.bytes),
+            objects: self.objects.saturating_add(other.objects),
+        }
     }
 
     fn minus(self, other: Self) -> Self {
-        Self { bytes: self.bytes - other.bytes, objects: self.objects - other.objects }
+        Self {
+            bytes: self.bytes.saturating_sub(other.bytes),
+            objects: self.objects.saturating_sub(other.objects),
+        }
     }
 }
 
@@ -64,7 +72,8 @@ impl Total {
 pub struct Reservation {
     usage: Arc<Usage>,
     room: Total,
-    version: u64,
+    /// The object replaces a larger one.
+    shrinks: bool,
 }
 
 impl Store {
@@ -82,33 +91,31 @@ impl Store {
             return Err(FileError::Client(fault));
         }
         let usage = self.usages.of(key.prefix());
-        usage.count(&*self.backend, key.prefix()).await?;
         let old = self.backend.size(key).await?;
-        let room = Total {
-            bytes: signed(size) - signed(old.unwrap_or_default()),
-            objects: i64::from(old.is_none()),
-        };
+        let admission = usage.admission.lock().await;
+        usage.count(&*self.backend, key.prefix()).await?;
+        // What is replaced by less is not room for others before it is counted again: two uploads may replace one object.
+        let replaced = old.unwrap_or_default();
+        let room = Total { bytes: size.saturating_sub(replaced), objects: u64::from(old.is_none()) };
         let mut state = usage.state.lock();
         let used = state.stored.plus(state.reserved);
         let after = used.plus(room);
-        let over = |limit: Option<u64>, after: i64, more: i64| {
-            more > 0 && limit.is_some_and(|limit| after > signed(limit))
-        };
+        let over =
+            |limit: Option<u64>, after: u64, more: u64| more > 0 && limit.is_some_and(|limit| after > limit);
         if over(quota.bytes, after.bytes, room.bytes) || over(quota.objects, after.objects, room.objects) {
             return Err(FileError::Client(full(quota, used, size)));
         }
         state.reserved = state.reserved.plus(room);
-        let version = state.version;
         drop(state);
-        Ok(Reservation { usage, room, version })
+        drop(admission);
+        Ok(Reservation { usage, room, shrinks: size < replaced })
     }
 
-    /// Counts `size` bytes less below `key`'s prefix.
-    pub(super) fn removed(&self, key: &ObjectKey, size: u64) {
-        let usage = self.usages.of(key.prefix());
-        let mut state = usage.state.lock();
-        state.stored = state.stored.minus(Total { bytes: signed(size), objects: 1 });
-        state.version += 1;
+    /// Something below `prefix` was removed: how much cannot be known when several remove it.
+    pub(super) fn removed(&self, prefix: &str) {
+        if let Some(usage) = self.usages.0.lock().get(prefix) {
+            usage.state.lock().believed_until = None;
+        }
     }
 }
 
@@ -119,11 +126,10 @@ impl Reservation {
         let mut state = self.usage.state.lock();
         state.reserved = state.reserved.minus(room);
         state.stored = state.stored.plus(room);
-        if state.version != self.version {
-            // Whether a count in between saw the object cannot be known.
-            state.counted = None;
+        state.stored_meanwhile = state.stored_meanwhile.plus(room);
+        if self.shrinks {
+            state.believed_until = None;
         }
-        state.version += 1;
     }
 }
 
@@ -150,48 +156,54 @@ impl Usages {
 impl Usage {
     /// Counts what is stored, unless that was done a moment ago.
     async fn count(&self, store: &dyn FileStore, prefix: &str) -> Result<(), FileError> {
-        let fresh = || self.state.lock().counted.is_some_and(|at| at.elapsed() < FRESH);
-        if fresh() {
-            return Ok(());
-        }
-        let _alone = self.counting.lock().await;
-        if fresh() {
-            return Ok(());
-        }
-        let before = self.state.lock().version;
-        let mut total = Total::default();
-        let mut list = List { prefix: prefix.to_owned(), after: None, folders: false, limit: 1000 };
-        loop {
-            let page = store.list(&list).await?;
-            for entry in &page.entries {
-                if let Entry::Object { size, .. } = entry {
-                    total = total.plus(Total { bytes: signed(*size), objects: 1 });
-                }
+        {
+            let mut state = self.state.lock();
+            if state.believed_until.is_some_and(|end| Instant::now() < end) {
+                return Ok(());
             }
-            match page.entries.last() {
-                Some(last) if page.more => list.after = Some(last.key().to_owned()),
-                _ => break,
-            }
+            state.stored_meanwhile = Total::default();
+            // A removal while it is counted makes the next one count again.
+            state.believed_until = Some(Instant::now() + FRESH);
         }
+        let counted = total(store, prefix).await;
         let mut state = self.state.lock();
-        state.stored = total;
-        // What ended meanwhile may or may not be in it: then the next one counts again.
-        state.counted = (state.version == before).then(Instant::now);
-        state.version += 1;
+        let total = match counted {
+            Ok(total) => total,
+            Err(e) => {
+                state.believed_until = None;
+                return Err(e);
+            }
+        };
+        state.stored = total.plus(state.stored_meanwhile);
+        let is_rough = state.stored_meanwhile != Total::default() || state.reserved != Total::default();
+        if state.believed_until.is_some() && is_rough {
+            state.believed_until = Some(Instant::now() + ROUGH);
+        }
         Ok(())
     }
 }
 
+async fn total(store: &dyn FileStore, prefix: &str) -> Result<Total, FileError> {
+    let mut total = Total::default();
+    let mut list = List { prefix: prefix.to_owned(), after: None, folders: false, limit: 1000 };
+    loop {
+        let page = store.list(&list).await?;
+        for entry in &page.entries {
+            if let Entry::Object { size, .. } = entry {
+                total = total.plus(Total { bytes: *size, objects: 1 });
+            }
+        }
+        match page.entries.last() {
+            Some(last) if page.more => list.after = Some(last.key().to_owned()),
+            _ => return Ok(total),
+        }
+    }
+}
+
 fn full(quota: &Quota, used: Total, size: u64) -> Fault {
-    let count = |n: i64| u64::try_from(n).unwrap_or_default();
-    let mut numbers =
-        vec![("size", size), ("used_bytes", count(used.bytes)), ("used_objects", count(used.objects))];
+    let mut numbers = vec![("size", size), ("used_bytes", used.bytes), ("used_objects", used.objects)];
     numbers.extend(quota.bytes.map(|n| ("quota_bytes", n)));
     numbers.extend(quota.objects.map(|n| ("quota_objects", n)));
     let detail = "There is no room left for this file: delete others, or ask for a larger quota.";
-    Fault { numbers, ..Fault::new(507, "quota_exceeded", detail).closing() }
-}
-
-fn signed(n: u64) -> i64 {
-    i64::try_from(n).unwrap_or(i64::MAX / 4)
+    Fault::new(507, "quota_exceeded", detail).numbers(numbers).closing()
 }

@@ -324,7 +324,7 @@ impl Answer {
         let mut document = Vec::new();
         // What broke off is no less a refusal.
         while let Ok(Some(chunk)) = self.next().await {
-            document.extend_from_slice(&chunk);
+            document.extend_from_slice(chunk);
             if document.len() > MAX_DOCUMENT {
                 self.session = None;
             }

@@ -262,6 +262,7 @@ impl FileStore for S3 {
     }
 
     async fn list(&self, list: &List) -> Result<Page, FileError> {
+        self.keys.current().await?;
         listing::list(&self.client, &self.bucket, list).await
     }
 
@@ -278,6 +279,7 @@ impl FileStore for S3 {
     }
 
     async fn check(&self) -> Result<(), FileError> {
+        self.keys.current().await?;
         let asked = self.client.list_objects_v2().bucket(&self.bucket).max_keys(1).send().await;
         asked.map(drop).map_err(|e| of_sdk(&e))
     }

@@ -28,6 +28,8 @@ impl S3 {
         write: &Write,
         content: &mut dyn Content,
     ) -> Result<HeaderValue, FileError> {
+        // Said by the SDK, the lack of credentials looks like a lack of connection.
+        self.keys.current().await?;
         let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
         let create = self.client.create_multipart_upload().bucket(&self.bucket).key(key.as_str());
         let create = create.set_content_type(write.content_type.as_ref().and_then(text)).send().await;
