@@ -4,6 +4,7 @@
 //! the client is a [`store::Content`], what goes to it a [`store::Body`].
 
 pub mod checksum;
+pub mod conditions;
 pub mod error;
 pub mod key;
 pub mod range;
