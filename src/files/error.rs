@@ -27,6 +27,8 @@ pub enum FileError {
         retry_after: Duration,
         cause: String,
     },
+    /// There is no room left.
+    Full(String),
     /// No connection, or one that broke.
     Unreachable(String),
     Timeout(String),
@@ -41,6 +43,7 @@ impl FileError {
             Self::ChecksumMismatch | Self::Conflict | Self::InvalidName(_) | Self::Client(_) => "refused",
             Self::Broken(_) => "broken",
             Self::Busy { .. } => "busy",
+            Self::Full(_) => "full",
             Self::Unreachable(_) => "unreachable",
             Self::Timeout(_) => "timeout",
         }
@@ -81,6 +84,10 @@ impl From<FileError> for Fault {
             }
             FileError::Busy { retry_after, cause } => {
                 Fault::unavailable(UNAVAILABLE, cause).retry_after(retry_after)
+            }
+            FileError::Full(cause) => {
+                Fault::new(507, "file_store_full", "The store of this file has no room left.")
+                    .caused_by(cause)
             }
             FileError::Unreachable(cause) => Fault::unavailable(UNAVAILABLE, cause),
             FileError::Timeout(cause) => {
