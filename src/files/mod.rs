@@ -5,6 +5,7 @@
 
 pub mod checksum;
 pub mod conditions;
+pub mod directory;
 pub mod error;
 pub mod key;
 pub mod range;
