@@ -11,6 +11,8 @@
 
 mod carry_out;
 pub mod checksum;
+pub mod conditions;
+pub mod directory;
 pub mod error;
 mod headers;
 pub mod key;
