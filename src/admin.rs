@@ -1,16 +1,22 @@
 //! The admin listener: /metrics, /livez, /readyz. Never on a public address.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use futures_util::future::join_all;
 use http::{Method, Response, StatusCode, header};
 use pingora_core::apps::http_app::ServeHttp;
 use pingora_core::protocols::http::ServerSession;
 use serde_json::json;
+use tokio::time::timeout;
 
 use crate::auth::Authenticator;
 use crate::clock::Timestamp;
+use crate::fault::Fault;
+use crate::files::Store;
 use crate::metrics::Metrics;
 use crate::store::{Sessions, Users};
 use crate::tokens::Revocations;
@@ -23,6 +29,7 @@ pub struct Admin {
     pub users: Arc<dyn Users>,
     pub sessions: Arc<dyn Sessions>,
     pub upstreams: Vec<Arc<Upstream>>,
+    pub file_stores: Vec<Arc<Store>>,
     /// Set when the process has been told to stop.
     pub draining: Arc<AtomicBool>,
 }
@@ -57,11 +64,12 @@ impl Admin {
 
     /// 200 while everything works; 503 with the parts that do not. The stores are really asked.
     ///
-    /// `exclude=users`, `exclude=sessions` in `query`: without this part, which is reported all the same. A load balancer that
+    /// `exclude=users`, `exclude=sessions`, `exclude=file_stores` in `query`: without this part, which is reported all the same. A load balancer that
     /// took every gateway out because Redis is down would end the requests that do not need it.
     async fn ready(&self, query: &str) -> Response<Vec<u8>> {
         let now = Timestamp::now();
-        let (users, sessions) = tokio::join!(self.users.by_id(""), self.sessions.check());
+        let (users, sessions, file_stores) =
+            tokio::join!(self.users.by_id(""), self.sessions.check(), self.file_stores());
         let users = state(users.map(drop).map_err(|e| e.to_string()));
         let sessions = state(sessions.map(drop).map_err(|e| e.to_string()));
         let revocations = state(self.hearing(now));
@@ -72,13 +80,27 @@ impl Admin {
         let ready = !draining
             && revocations == OK
             && (users == OK || excluded("users"))
-            && (sessions == OK || excluded("sessions"));
+            && (sessions == OK || excluded("sessions"))
+            && (file_stores.values().all(|state| state == OK) || excluded("file_stores"));
         let report = json!({
             "ready": ready, "users": users, "sessions": sessions, "revocations": revocations, "draining": draining,
-            "unresolved_upstreams": unresolved,
+            "file_stores": file_stores, "unresolved_upstreams": unresolved,
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         answer(status, "application/json", format!("{report}\n").into_bytes())
+    }
+
+    /// The state of each file store, all asked at once.
+    async fn file_stores(&self) -> BTreeMap<&str, String> {
+        let asked = self.file_stores.iter().map(|store| async move {
+            let outcome = timeout(PATIENCE, store.backend.check()).await;
+            let outcome = match outcome {
+                Ok(outcome) => outcome.map_err(|e| Fault::from(e).cause.unwrap_or_default()),
+                Err(_) => Err(format!("no answer within {PATIENCE:?}")),
+            };
+            (store.name.as_str(), state(outcome))
+        });
+        join_all(asked).await.into_iter().collect()
     }
 
     fn hearing(&self, now: Timestamp) -> Result<(), String> {
@@ -90,6 +112,8 @@ impl Admin {
 }
 
 const OK: &str = "ok";
+/// Longest wait for a file store's answer.
+const PATIENCE: Duration = Duration::from_secs(3);
 
 fn state(outcome: Result<(), String>) -> String {
     outcome.err().unwrap_or_else(|| OK.to_owned())

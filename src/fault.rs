@@ -141,6 +141,11 @@ impl Fault {
         Self { cause: Some(cause.into()), ..Self::new(503, code, detail) }.retry_after(Duration::from_secs(1))
     }
 
+    /// Nobody is left to answer; the log says so (499, as nginx does).
+    pub fn client_closed() -> Self {
+        Self::new(499, "client_closed", "The client closed the connection.").closing()
+    }
+
     pub fn internal(cause: impl Into<String>) -> Self {
         Self {
             cause: Some(cause.into()),

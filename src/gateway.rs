@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access_log::AccessLog;
-use crate::auth::{Authenticator, IdentityHeaders, Permitted, authorize};
+use crate::auth::{Authenticator, IdentityHeaders, Links, Permitted, authorize};
 use crate::clock::Timestamp;
 use crate::config::Limits;
 use crate::context::{Answered, Context, InFlight, RequestIds};
 use crate::endpoints::{Endpoint, Endpoints, Request};
 use crate::fault::{Challenge, Fault};
+use crate::files::Download;
 use crate::limits::{Caller, client_key};
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::reply::{self, Reply};
@@ -26,10 +27,15 @@ use crate::target::{Route, Routes, Target};
 use crate::upstream::forwarded::Origin;
 use crate::{body, edit, request_stream, upstream};
 
+mod files;
+
+use files::{send_file, serve_files};
+
 /// Everything a request needs, fixed at start.
 pub struct Gateway {
     pub routes: Routes,
     pub auth: Arc<Authenticator>,
+    pub links: Links,
     pub identity_headers: Arc<IdentityHeaders>,
     pub endpoints: Arc<Endpoints>,
     pub limits: Limits,
@@ -48,6 +54,7 @@ const TUNNEL_IDLE: Duration = Duration::from_secs(3600);
 enum Outcome {
     Forward,
     Reply(Reply),
+    Stream(Box<Download>),
 }
 
 impl Gateway {
@@ -57,11 +64,14 @@ impl Gateway {
         let host = self.receive(session, ctx)?;
         let path = clean_path(session)?;
         let route = self.route(session, ctx, &host, &path)?;
-        let identity = {
-            let headers = &session.req_header().headers;
-            self.auth.authenticate(route.policy.auth, headers, path.query(), now).await?
+        let permitted = match self.shared(session, &route, &path, now).await? {
+            Some(permitted) => permitted,
+            None => {
+                let headers = &session.req_header().headers;
+                let identity = self.auth.authenticate(route.policy.auth, headers, path.query(), now).await?;
+                authorize(&route.policy.require, identity)?
+            }
         };
-        let permitted = authorize(&route.policy.require, identity)?;
         self.admit(session, ctx, &route, &permitted, now).await?;
         self.dispatch(session, ctx, &route, path, permitted, now).await
     }
@@ -112,7 +122,10 @@ impl Gateway {
         permitted: &Permitted,
         now: Timestamp,
     ) -> Result<(), Fault> {
-        body::check_declared(session, self.body_limit(route))?;
+        // A file route says itself what is too large, with the numbers.
+        if !matches!(route.target, Target::Files(_)) {
+            body::check_declared(session, self.body_limit(route))?;
+        }
         let Some(limiter) = &route.limiter else { return Ok(()) };
         let caller = match permitted.identity() {
             Some(identity) => {
@@ -140,6 +153,7 @@ impl Gateway {
         let permitted = ctx.permitted.insert(permitted);
         match &route.target {
             Target::Upstream(_) | Target::Echo => Ok(Outcome::Forward),
+            Target::Files(files) => Box::pin(serve_files(files, session, &path, permitted)).await,
             Target::Fixed(reply) => Ok(Outcome::Reply(reply.clone())),
             Target::Endpoint(endpoint) => {
                 let serve = self.serve_endpoint(*endpoint, session, &ctx.origin, path, permitted, now);
@@ -222,9 +236,17 @@ impl ProxyHttp for Gateway {
     async fn request_filter(&self, session: &mut Session, ctx: &mut Context) -> PingoraResult<bool> {
         ctx.in_flight = Some(InFlight::count(&self.metrics.in_flight));
         edit::unasked_upgrade(session.req_header_mut());
+        if session.is_http2() {
+            // As `connection` does for HTTP/1: a stream that stands still gives back what it holds.
+            session.set_read_timeout(Some(self.limits.body_timeout));
+            session.set_write_timeout(Some(self.limits.body_timeout));
+        }
         let reply = match self.pass(session, ctx).await {
             Ok(Outcome::Forward) => return Ok(false),
             Ok(Outcome::Reply(reply)) => reply,
+            Ok(Outcome::Stream(download)) => {
+                return Box::pin(send_file(session, ctx, *download)).await.map(|()| true);
+            }
             Err(fault) => self.refuse(ctx, fault),
         };
         self.answer(session, ctx, reply).await?;

@@ -18,7 +18,7 @@ pub struct KeyPrefixError(&'static str);
 pub struct MissingClaim(pub String);
 
 /// A prefix with placeholders. The empty one is the whole store.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyPrefix {
     text: String,
     segments: Vec<Segment>,

@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! connection -> CleanPath -> route -> authenticate -> authorize -> target
-//! 400/408/431   400          404/405  401             403          upstream | endpoint | echo | respond | redirect
+//! 400/408/431   400          404/405  401             403          upstream | files | endpoint | echo | respond | redirect
 //! ```
 //!
 //! `gateway::Gateway` holds that sequence in one function. Each stage returns a value that proves it
@@ -16,25 +16,27 @@
 //! * `gateway`: the stages in order; `context`, what is known so far; `target`, a route ready to run; `edit`, changes to
 //!   the requests and responses that pass; `reply`, `body`, `fault`: answers of our own.
 //! * `route`: `CleanPath`, patterns, the table. `auth`: credentials, identity, policy, identity headers.
-//!   `upstream`: servers in turn, X-Forwarded-*, the echo server. `endpoints`: login, refresh and the rest.
+//!   `upstream`: servers in turn, X-Forwarded-*, the echo server. `endpoints`: login, refresh and the rest. `files`: whose
+//!   object is meant (`plan`), and the stores that have it, S3 and a folder; `key_prefix`, the caller's part of a store.
 //! * `tokens`: keys, verification and its cache, revocations, refresh tokens. `store`: users and sessions, the rotation's
-//!   decision. `passwords`, `limits`, `import`, `queue`, `digest`: what their names say.
+//!   decision. `passwords`, `limits`, `import`, `queue`, `digest`, `addresses`: what their names say.
 //! * `config`: `gateway.toml`, read, checked, explained. `cli`, `server`: from the command line to running services;
 //!   `background`, `admin`, `metrics`, `observed` (stores with a meter), `access_log` beside them.
 //!
 //! # Layers
 //!
 //! * `config` turns `gateway.toml` into one checked, immutable value. It knows patterns, nothing that runs.
-//! * `route`, `auth`, `endpoints`, `upstream` are the stages. They do not import each other, except that `endpoints`
+//! * `route`, `auth`, `endpoints`, `files`, `upstream` are the stages. They do not import each other, except that `endpoints`
 //!   takes `auth`'s identity and `route`'s path.
 //! * `tokens` and `store` know no HTTP.
-//! * `server` is the composition root; its `stores` is the only module that names a concrete store.
-//! * pingora appears only in `gateway server connection request_stream upstream reply body admin background` and where
-//!   a header map is edited (`edit`, `auth::headers`).
+//! * `server` is the composition root; its `stores` and `file_stores` are the only modules that name a concrete store.
+//! * pingora appears only in `gateway server connection request_stream upstream reply body admin background`, in the
+//!   exchange with S3 (`files::s3`), and where a header map is edited (`edit`, `auth::headers`).
 //!
 //! `tests/layers.rs` enforces this by reading the `use crate::` lines.
 
 pub mod access_log;
+pub mod addresses;
 pub mod admin;
 pub mod auth;
 pub mod background;

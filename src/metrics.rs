@@ -35,6 +35,14 @@ pub struct Metrics {
     pub store_errors: IntCounterVec,
     pub upstream_errors: IntCounterVec,
     pub rate_limited: IntCounterVec,
+    /// By store, operation and outcome.
+    pub file_operations: IntCounterVec,
+    /// By store and direction.
+    pub file_bytes: IntCounterVec,
+    /// By store and operation.
+    pub file_first_byte: HistogramVec,
+    /// By store and source.
+    pub file_signatures: IntCounterVec,
     pub access_log_dropped: IntCounter,
     pub panics: IntCounter,
 }
@@ -87,6 +95,15 @@ impl Metrics {
             &["part"],
         )?;
         registry.register(Box::new(store_up.clone()))?;
+        let file_first_byte = HistogramVec::new(
+            HistogramOpts::new(
+                "portcullis_file_first_byte_seconds",
+                "Time until a store of files began to answer; of an upload, until it had answered",
+            )
+            .buckets(LATENCY.to_vec()),
+            &["store", "operation"],
+        )?;
+        registry.register(Box::new(file_first_byte.clone()))?;
         let revocation_lag = Gauge::new(
             "portcullis_revocation_lag_seconds",
             "Age of the newest news of revocations; 0 with embedded sessions",
@@ -139,6 +156,22 @@ impl Metrics {
                 "portcullis_rate_limited_total",
                 "Requests refused with 429 by a route's rate limit",
                 &["route"],
+            )?,
+            file_operations: counters(
+                "portcullis_file_operations_total",
+                "Operations on files, by store, operation and outcome",
+                &["store", "operation", "outcome"],
+            )?,
+            file_bytes: counters(
+                "portcullis_file_bytes_total",
+                "Bytes of files received from clients (in) and sent to them (out), by store",
+                &["store", "direction"],
+            )?,
+            file_first_byte,
+            file_signatures: counters(
+                "portcullis_file_signatures_total",
+                "Signatures of requests to S3, by store: made (fresh) or used again (cache)",
+                &["store", "source"],
             )?,
             access_log_dropped: counter(
                 "portcullis_access_log_dropped_total",

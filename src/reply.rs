@@ -5,14 +5,17 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use pingora_core::protocols::http::ServerSession;
+use pingora_core::{Error, ErrorType};
 use pingora_http::ResponseHeader;
 use pingora_proxy::Session;
 
-use crate::body;
 use crate::fault::Fault;
+use crate::files::Download;
+use crate::target::Edits;
+use crate::{body, edit};
 
 /// The fault behind an error pingora reports, `None` when the client has gone and nobody is left to answer.
-pub fn fault_of(e: &pingora_core::Error) -> Option<Fault> {
+pub fn fault_of(e: &Error) -> Option<Fault> {
     use pingora_core::{ErrorSource, ErrorType as T};
     let cause = e.to_string();
     if let Some(fault) = body::malformed(e) {
@@ -169,6 +172,89 @@ async fn read_to_end(session: &mut ServerSession) -> pingora_core::Result<bool> 
         }
     }
     Ok(true)
+}
+
+/// Streams an object to the client, and stops reading it when the client is gone.
+///
+/// # Errors
+/// When either side broke off. The response is then incomplete, and the connection must not be used again.
+pub async fn stream(
+    session: &mut Session,
+    download: Download,
+    edits: &Edits,
+    request_id: &str,
+) -> Result<(), Broken> {
+    let Download { status, headers, length, mut body, mut operation } = download;
+    if !drain(&mut session.downstream_session).await {
+        session.downstream_session.set_keepalive(None);
+    }
+    let bodiless = status == 304 || session.req_header().method == http::Method::HEAD;
+    let head = || -> pingora_core::Result<ResponseHeader> {
+        let mut head = ResponseHeader::build(status, Some(headers.len() + 6))?;
+        for (name, value) in headers {
+            head.append_header(name, value)?;
+        }
+        if let Some(length) = length {
+            head.insert_header(header::CONTENT_LENGTH, length)?;
+        }
+        edit::response_headers(&mut head, edits)?;
+        head.insert_header(REQUEST_ID, request_id)?;
+        Ok(head)
+    };
+    session.write_response_header(Box::new(head()?), bodiless).await?;
+    if bodiless {
+        operation.succeeded();
+        return Ok(());
+    }
+    let mut left = length.unwrap_or_default();
+    while left > 0 {
+        let downstream: &mut ServerSession = &mut session.downstream_session;
+        let chunk = tokio::select! {
+            biased;
+            chunk = body.next() => chunk,
+            gone = downstream.read_body_or_idle(true) => {
+                let e = gone.err().unwrap_or_else(|| Error::new_down(ErrorType::ConnectionClosed));
+                return Err(Broken::Client(e));
+            }
+        };
+        let chunk = match chunk {
+            Ok(Some(chunk)) if chunk.len() as u64 <= left => chunk,
+            ended => {
+                operation.broke_off();
+                let cause =
+                    ended.err().unwrap_or_else(|| "it has another length than the store said".to_owned());
+                return Err(Broken::Store(cause));
+            }
+        };
+        let size = chunk.len();
+        left -= size as u64;
+        match downstream {
+            // From the buffer it was read into.
+            ServerSession::H1(h1) => drop(h1.write_body(chunk).await?),
+            other => other.write_response_body(Bytes::copy_from_slice(chunk), false).await?,
+        }
+        operation.sent(size);
+    }
+    session.downstream_session.write_response_body(Bytes::new(), true).await?;
+    // The end is read as well, so that the store's connection can be used again.
+    match body.next().await {
+        Ok(None) => operation.succeeded(),
+        _ => operation.broke_off(),
+    }
+    Ok(())
+}
+
+/// Which side broke off.
+pub enum Broken {
+    Client(Box<Error>),
+    /// For the log.
+    Store(String),
+}
+
+impl From<Box<Error>> for Broken {
+    fn from(e: Box<Error>) -> Self {
+        Self::Client(e)
+    }
 }
 
 /// Reads and discards what the client still sends, for a bounded time: closing at once would make its

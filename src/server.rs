@@ -18,26 +18,29 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::access_log::AccessLog;
 use crate::admin::Admin;
-use crate::auth::{Authenticator, IdentityHeaders};
+use crate::auth::{Authenticator, IdentityHeaders, Links};
 use crate::background::Background;
 use crate::clock::Timestamp;
-use crate::config::{Config, Limits, Rate, SessionStore, Target as TargetConfig};
+use crate::config::{Config, Limits, SessionStore};
 use crate::connection::Connections;
 use crate::context::RequestIds;
-use crate::endpoints::{Endpoint, Endpoints};
+use crate::endpoints::Endpoints;
 use crate::gateway::Gateway;
-use crate::limits::{FleetLimiter, Limiter, RateLimiter};
 use crate::metrics::Metrics;
 use crate::observed::Observed;
 use crate::passwords::Hasher;
-use crate::route::{HostPattern, Methods, Pattern, Table};
 use crate::store::{LoginThrottle, RateLimits, RefreshPolicy, Sessions, Users};
-use crate::target::{HeaderEdits, Route, Routes, Target};
-use crate::tokens::{DeviceCookies, Issuers, Mint, RefreshTokens, Revocations, SigningKeys, Verifier};
+use crate::tokens::{
+    DeviceCookies, Issuers, Mint, RefreshTokens, Revocations, ShareLinks, SigningKeys, Verifier,
+};
 use crate::upstream::Upstream;
 
+mod file_stores;
+mod routes;
 mod stores;
 
+pub use self::file_stores::FileStores;
+pub use self::routes::routes;
 pub use self::stores::Stores;
 
 /// A reason not to start, in words for the operator.
@@ -88,97 +91,6 @@ fn upstreams(config: &Config) -> BTreeMap<String, Arc<Upstream>> {
     numbered.map(|((name, u), group)| (name.clone(), Arc::new(Upstream::new(name, u, group)))).collect()
 }
 
-/// Configured routes and endpoints, ready to run.
-pub fn routes(
-    config: &Config,
-    upstreams: &BTreeMap<String, Arc<Upstream>>,
-    metrics: &Metrics,
-    rate_limits: Option<Arc<dyn RateLimits>>,
-) -> Result<Routes, StartError> {
-    let mut configured = Vec::new();
-    for policy in &config.routes {
-        let target = match &policy.target {
-            TargetConfig::Upstream(name) => {
-                let upstream =
-                    upstreams.get(name).ok_or_else(|| format!("no upstream is called {name:?}"))?;
-                Target::Upstream(upstream.clone())
-            }
-            TargetConfig::Echo => Target::Echo,
-            TargetConfig::Files(_) => return Err("file routes are not served yet".into()),
-            TargetConfig::Respond { status, body, content_type } => {
-                Target::respond(*status, body, content_type)
-            }
-            TargetConfig::Redirect { status, to } => Target::redirect(*status, to),
-        };
-        let route = Route {
-            target,
-            limiter: policy.rate_limit.map(|rate| limiter(policy, rate, rate_limits.clone())),
-            metrics: metrics.route(&label(&policy.host, &policy.path)),
-            edits: HeaderEdits::new(policy),
-            policy: policy.clone(),
-        };
-        configured.push((policy.host.clone(), policy.path.clone(), policy.methods.clone(), Arc::new(route)));
-    }
-    let mut endpoints = Vec::new();
-    for endpoint in Endpoint::ALL {
-        let (method, path) = endpoint.address(&config.endpoints.prefix);
-        let policy = endpoint_policy(endpoint, method, &path)?;
-        let route = Route {
-            target: Target::Endpoint(endpoint),
-            limiter: None,
-            metrics: metrics.route(&path),
-            edits: HeaderEdits::default(),
-            policy: policy.clone(),
-        };
-        endpoints.push((HostPattern::Any, policy.path, policy.methods, Arc::new(route)));
-    }
-    // The configuration was checked: a conflict here is a mistake of ours.
-    let build =
-        |entries| Table::build(entries).map_err(|conflicts| format!("routes conflict: {conflicts:?}"));
-    Ok(Routes::new(build(endpoints)?, build(configured)?))
-}
-
-/// The limit of a route: of the fleet where there is one.
-fn limiter(policy: &crate::config::Route, rate: Rate, fleet: Option<Arc<dyn RateLimits>>) -> Limiter {
-    let Some(fleet) = fleet else {
-        return Limiter::Local(Box::new(RateLimiter::new(rate.requests, rate.per)));
-    };
-    // Whoever changes the rate begins to count anew.
-    let name = format!(
-        "{} {} {:?} {}/{:?}",
-        policy.host,
-        policy.path.as_str(),
-        policy.methods,
-        rate.requests,
-        rate.per
-    );
-    Limiter::Fleet(Box::new(FleetLimiter::new(fleet, name, rate.requests, rate.per)))
-}
-
-fn label(host: &HostPattern, path: &Pattern) -> String {
-    match host {
-        HostPattern::Any => path.as_str().to_owned(),
-        named => format!("{named}{}", path.as_str()),
-    }
-}
-
-fn endpoint_policy(endpoint: Endpoint, method: &str, path: &str) -> Result<crate::config::Route, StartError> {
-    Ok(crate::config::Route {
-        line: 0,
-        path: Pattern::parse(path)?,
-        host: HostPattern::Any,
-        methods: Methods::parse(&[method.to_owned()])?,
-        target: TargetConfig::Echo,
-        auth: endpoint.auth(),
-        require: Default::default(),
-        strip_prefix: None,
-        rate_limit: None,
-        max_body: None,
-        request_headers: Default::default(),
-        response_headers: Default::default(),
-    })
-}
-
 /// Runs the gateway until a signal ends it.
 ///
 /// # Errors
@@ -213,7 +125,10 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         Some(store) => Some(Observed::new(store, "rate_limits", &metrics)),
         None => None,
     };
-    let table = routes(config, &upstreams, &metrics, rate_limits)?;
+    let file_stores = runtime.block_on(FileStores::open(config, &metrics, runtime.handle()))?;
+    let share_links = Arc::new(ShareLinks::load_or_create(&config.server.data_dir)?);
+    let links = Links::new(share_links.clone(), sessions.clone(), tokens.revocations.clone());
+    let table = routes(config, &upstreams, &file_stores, &share_links, &metrics, rate_limits)?;
     let identity_headers = Arc::new(IdentityHeaders::new(&config.identity.headers));
     let authenticator = Arc::new(Authenticator::new(
         tokens.verifier.clone(),
@@ -255,6 +170,7 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         upstreams: upstreams.values().cloned().collect(),
     };
     background.start(runtime.handle());
+    file_stores.keep(runtime.handle());
 
     let draining = Arc::new(AtomicBool::new(false));
     let admin = Admin {
@@ -264,11 +180,13 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         users,
         sessions,
         upstreams: upstreams.values().cloned().collect(),
+        file_stores: file_stores.by_name.values().cloned().collect(),
         draining: draining.clone(),
     };
     let gateway = Gateway {
         routes: table,
         auth: authenticator,
+        links,
         identity_headers,
         endpoints: Arc::new(endpoints),
         limits: config.server.limits,

@@ -7,6 +7,7 @@ use http::header::{self, HeaderValue};
 
 use crate::config;
 use crate::endpoints::Endpoint;
+use crate::files::Files;
 use crate::header_alias::{fold, reads_as};
 use crate::limits::Limiter;
 use crate::metrics::RouteMetrics;
@@ -53,6 +54,7 @@ impl Routes {
 /// What answers a permitted request.
 pub enum Target {
     Upstream(Arc<Upstream>),
+    Files(Box<Files>),
     Echo,
     /// `respond` and `redirect`: the same response every time.
     Fixed(Reply),
@@ -116,6 +118,7 @@ impl Target {
     pub fn describe(&self) -> String {
         match self {
             Self::Upstream(upstream) => format!("upstream {:?}", upstream.name),
+            Self::Files(files) => files.describe(),
             Self::Echo => "echo".into(),
             Self::Fixed(reply) if (300..400).contains(&reply.status) => format!("redirect {}", reply.status),
             Self::Fixed(reply) => format!("respond {}", reply.status),

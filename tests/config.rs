@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use portcullis::config::{self, Config, Loaded, Problems};
+use portcullis::config::{
+    self, AuthMode, Config, FileStore, Files, Loaded, Problems, Quota, Route, S3Credentials, Target,
+};
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -25,7 +27,7 @@ fn files(folder: &str) -> Vec<PathBuf> {
 /// The environment of every snapshot.
 fn env(name: &str) -> Option<String> {
     match name {
-        "SECRET" | "MONGODB_PASSWORD" | "REDIS_PASSWORD" => Some("hunter2".to_owned()),
+        "SECRET" | "MONGODB_PASSWORD" | "REDIS_PASSWORD" | "S3_SECRET" => Some("hunter2".to_owned()),
         "EMPTY" => Some(String::new()),
         "PORT" => Some("8081".to_owned()),
         _ => None,
@@ -38,8 +40,8 @@ fn parse(text: &str) -> Result<Loaded, Problems> {
     Config::parse(text, "gateway.toml", Path::new(FILES), &env)
 }
 
-/// A copy of [`FILES`] with what must not lie in a repository: a certificate with its key, `a.pem` and
-/// `a.key`, and the key of another one, `b.key`.
+/// A copy of [`FILES`] with what must not, or cannot, lie in a repository: a certificate with its key, `a.pem` and
+/// `a.key`, the key of another one, `b.key`, and the empty folders `media` and `data/gateway`.
 struct Folder(tempfile::TempDir);
 
 impl Folder {
@@ -54,6 +56,9 @@ impl Folder {
         write("a.pem", a.cert.pem());
         write("a.key", a.signing_key.serialize_pem());
         write("b.key", b.signing_key.serialize_pem());
+        for empty in ["media", "data/gateway"] {
+            std::fs::create_dir_all(folder.path().join(empty)).unwrap();
+        }
         Self(folder)
     }
 
@@ -73,7 +78,7 @@ fn wrong_files_are_refused_and_explained() {
     let mut first_messages: BTreeMap<String, PathBuf> = BTreeMap::new();
     let mut faults = Vec::new();
     let (files, folder) = (files("wrong"), Folder::new());
-    assert!(files.len() >= 45, "only {} wrong files", files.len());
+    assert!(files.len() >= 140, "only {} wrong files", files.len());
     for path in files {
         let text = std::fs::read_to_string(&path).unwrap();
         let Err(problems) = folder.parse(&text) else {
@@ -175,6 +180,81 @@ fn variables_are_filled_in() {
 fn a_shorter_session_shortens_the_idle_time_that_nobody_wrote() {
     let config = parse("tokens.refresh_ttl = \"7d\"").unwrap().config;
     assert_eq!(config.tokens.refresh_idle_ttl, config.tokens.refresh_ttl);
+}
+
+/// What `files` of a route amounts to.
+fn files_of(loaded: &Loaded, path: &str) -> (Route, Files) {
+    let route = loaded.config.routes.iter().find(|route| route.path.as_str() == path).unwrap();
+    match &route.target {
+        Target::Files(files) => (route.clone(), (**files).clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn file_routes_mean_what_they_say() {
+    let text = std::fs::read_to_string(root().join("tests/config/right/files.toml")).unwrap();
+    let loaded = Folder::new().parse(&text).unwrap();
+    let (route, files) = files_of(&loaded, "/files/{*key}");
+    // POST asks for links, and nothing but what is said here gets past the route table.
+    assert_eq!(route.methods.iter().collect::<Vec<_>>(), ["DELETE", "GET", "HEAD", "POST", "PUT"]);
+    assert_eq!(files.methods, route.methods);
+    assert_eq!((route.max_body, files.max_size), (Some(1 << 40), 1 << 40));
+    assert_eq!(files.types, ["image/*", "application/vnd.api+json"]);
+    assert_eq!(files.cache_control, "private, max-age=60");
+    assert_eq!((files.write_roles, files.admin_roles), (vec!["editor".into()], vec!["support".into()]));
+    assert_eq!((files.public, files.list, files.share.unwrap().as_secs()), (false, false, 7 * 86_400));
+    assert_eq!(files.quota, Some(Quota { bytes: Some(10 << 30), objects: Some(10_000) }));
+
+    let (route, files) = files_of(&loaded, "/public/{*key}");
+    assert_eq!(route.methods.iter().collect::<Vec<_>>(), ["GET", "HEAD"]);
+    assert_eq!((route.auth, route.max_body), (AuthMode::None, Some(100 << 20)));
+    assert_eq!(
+        (files.public, files.list, files.cache_control.as_str()),
+        (true, false, "public, max-age=300")
+    );
+    assert!(files.prefix.is_fixed());
+
+    let (route, files) = files_of(&loaded, "/publish/{*key}");
+    assert!(!files.list && !route.methods.contains("POST") && !route.methods.contains("GET"));
+    assert_eq!(files.quota, Some(Quota { bytes: None, objects: Some(1) }));
+    assert!(files_of(&loaded, "/leaflets/{*key}").1.list);
+    let (_, files) = files_of(&loaded, "/backup/{*key}");
+    assert_eq!((files.list, files.cache_control.as_str()), (true, "private, no-cache"));
+    assert_eq!(files.prefix.claims().collect::<Vec<_>>(), ["tenant.id", "sub"]);
+}
+
+#[test]
+fn file_stores_mean_what_they_say() {
+    let text = std::fs::read_to_string(root().join("tests/config/right/files.toml")).unwrap();
+    let folder = Folder::new();
+    let stores = folder.parse(&text).unwrap().config.file_stores;
+    let FileStore::S3(media) = &stores["media"] else { panic!() };
+    assert_eq!((media.bucket.as_str(), media.region.as_str()), ("media.example-1", "eu-west-1"));
+    assert_eq!((media.endpoint.as_deref(), media.path_style), (Some("https://minio.internal:9000"), true));
+    assert_eq!((media.timeouts.read.as_secs(), media.multipart_above), (10, 64 << 20));
+    assert_eq!(media.ca, Some(folder.0.path().join("a.pem")));
+    let S3Credentials::Keys { id, secret } = &media.credentials else { panic!() };
+    assert_eq!((id.as_str(), secret.expose()), ("AKIAIOSFODNN7EXAMPLE", "hunter2"));
+    assert!(!format!("{stores:?}").contains("hunter2"));
+    let FileStore::S3(backup) = &stores["backup"] else { panic!() };
+    assert_eq!((&backup.endpoint, backup.multipart_above), (&None, 5 << 30));
+    assert!(
+        matches!(&backup.credentials, S3Credentials::Chain { profile } if profile.as_deref() == Some("portcullis"))
+    );
+    assert!(
+        matches!(&stores["local"], FileStore::Directory { path } if *path == folder.0.path().join("media"))
+    );
+}
+
+#[test]
+fn a_file_store_that_no_route_uses_is_warned_of() {
+    let warnings = parse("[file_stores.media]\nkind = \"s3\"\nbucket = \"media\"\n").unwrap().warnings;
+    assert_eq!(warnings.count(), (0, 1));
+    assert!(warnings.to_string().contains("no route uses the file store `media`"), "{warnings}");
+    let route = "[[routes]]\npath = \"/{*key}\"\nfiles = { store = \"media\", prefix = \"\" }\n";
+    let shown = parse(route).unwrap_err().to_string();
+    assert!(shown.contains("add [file_stores.NAME] with kind = \"directory\""), "{shown}");
 }
 
 fn schema() -> Value {
@@ -284,7 +364,7 @@ fn the_schema_names_no_key_of_a_later_version() {
     let schema = schema();
     assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
     let names: Vec<String> = keys(&schema).into_iter().map(|(name, _)| name).collect();
-    for absent in ["file_stores", "routes.cors", "routes.files", "mail.url", "upstreams.NAME.health"] {
+    for absent in ["routes.cors", "mail.url", "upstreams.NAME.health"] {
         assert!(!names.iter().any(|name| name == absent), "{absent}");
     }
 }
@@ -299,6 +379,15 @@ fn fragments() -> impl Strategy<Value = String> {
         "[tokens]\n",
         "[server.limits]\n",
         "[identity.headers]\n",
+        "[file_stores.a]\n",
+        "kind = ",
+        "\"s3\"",
+        "\"directory\"",
+        "bucket = ",
+        "endpoint = ",
+        "files = ",
+        "{ store = \"a\", prefix = \"{b}/\" }",
+        "cache_control = ",
         "listen = ",
         "path = ",
         "upstream = ",

@@ -4,9 +4,11 @@ mod authenticate;
 mod bearer;
 pub mod headers;
 mod identity;
+mod links;
 pub mod policy;
 
 pub use authenticate::Authenticator;
 pub use headers::IdentityHeaders;
 pub use identity::Identity;
+pub use links::Links;
 pub use policy::{Permitted, authorize};

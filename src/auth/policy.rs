@@ -7,16 +7,39 @@ use serde_json::Value;
 use super::Identity;
 use crate::config::Require;
 use crate::fault::Fault;
-use crate::tokens::Claims;
+use crate::tokens::{Claims, ShareGrant};
 
 /// Proof that the route's policy was evaluated and passed. Holds whom it passed for, if anybody.
 #[derive(Clone, Debug)]
-pub struct Permitted(Option<Arc<Identity>>);
+pub struct Permitted(Passed);
+
+#[derive(Clone, Debug)]
+enum Passed {
+    Anonymous,
+    Identity(Arc<Identity>),
+    Link(Arc<ShareGrant>),
+}
 
 impl Permitted {
     pub fn identity(&self) -> Option<&Arc<Identity>> {
-        self.0.as_ref()
+        match &self.0 {
+            Passed::Identity(identity) => Some(identity),
+            _ => None,
+        }
     }
+
+    /// The share link the caller holds, who is anybody.
+    pub fn link(&self) -> Option<&Arc<ShareGrant>> {
+        match &self.0 {
+            Passed::Link(grant) => Some(grant),
+            _ => None,
+        }
+    }
+}
+
+/// A link stands for what its maker was permitted when it was made. Only `Links` finds that out.
+pub(super) fn authorize_link(grant: ShareGrant) -> Permitted {
+    Permitted(Passed::Link(Arc::new(grant)))
 }
 
 /// Evaluates `require` for `identity`.
@@ -31,7 +54,7 @@ pub fn authorize(require: &Require, identity: Option<Arc<Identity>>) -> Result<P
     };
     match missing {
         Some(cause) => Err(Fault::forbidden(cause)),
-        None => Ok(Permitted(identity)),
+        None => Ok(Permitted(identity.map_or(Passed::Anonymous, Passed::Identity))),
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use http::Uri;
+use tokio::runtime::Handle;
 
 use super::{argument_or_stdin, block_on};
 use crate::auth::IdentityHeaders;
@@ -14,9 +15,9 @@ use crate::clock::Timestamp;
 use crate::config::{AuthMode, Config, Require};
 use crate::metrics::Metrics;
 use crate::route::{CleanPath, Host, NoMatch};
-use crate::server::{self, StartError};
+use crate::server::{self, FileStores, StartError};
 use crate::target::{Route, Target};
-use crate::tokens::Claims;
+use crate::tokens::{Claims, ShareLinks};
 
 #[derive(Args)]
 pub struct Explain {
@@ -73,7 +74,9 @@ impl Explain {
                 .map(|(n, u)| (n.clone(), Arc::new(crate::upstream::Upstream::new(n, u, 0)))),
         );
         let metrics = Metrics::new()?;
-        let routes = server::routes(config, &upstreams, &metrics, None)?;
+        let files = block_on(async { FileStores::open(config, &metrics, &Handle::current()).await })?;
+        let links = Arc::new(ShareLinks::ephemeral()?);
+        let routes = server::routes(config, &upstreams, &files, &links, &metrics, None)?;
         let route = match routes.find(&host, &path, &self.method) {
             Ok(route) => route.clone(),
             Err(NoMatch::NotFound) => {
@@ -88,13 +91,31 @@ impl Explain {
 
         if route.policy.auth == AuthMode::None {
             say("identity", format_args!("not looked at: auth = \"none\""));
-            return Ok(Verdict::Allowed);
+            return Ok(self.object(&route, &path, None).unwrap_or(Verdict::Allowed));
         }
         let claims = match self.claims(config)? {
             Ok(claims) => claims,
             Err(reason) => return Ok(Verdict::Refused(401, format!("the token is refused: {reason}"))),
         };
-        Ok(judge(config, &route, claims))
+        Ok(match judge(config, &route, claims.as_ref()) {
+            Verdict::Allowed => self.object(&route, &path, claims.as_ref()).unwrap_or(Verdict::Allowed),
+            refused => refused,
+        })
+    }
+
+    /// Names the object of a file route; a verdict when there can be none.
+    fn object(&self, route: &Route, path: &CleanPath, claims: Option<&Claims>) -> Option<Verdict> {
+        let Target::Files(files) = &route.target else { return None };
+        match files.explain(&self.method, path.as_str(), claims) {
+            Ok(key) => {
+                say("object", format_args!("{key}"));
+                None
+            }
+            Err(fault) => {
+                let why = fault.cause.unwrap_or_else(|| fault.detail.into_owned());
+                Some(Verdict::Refused(fault.status, why))
+            }
+        }
     }
 
     /// The claims to explain for: none, a token's, or made up from `--roles`.
@@ -117,7 +138,7 @@ impl Explain {
     }
 }
 
-fn judge(config: &Config, route: &Route, claims: Option<Claims>) -> Verdict {
+fn judge(config: &Config, route: &Route, claims: Option<&Claims>) -> Verdict {
     let Some(claims) = claims else {
         say("identity", format_args!("anonymous"));
         return match route.policy.auth {
@@ -129,11 +150,11 @@ fn judge(config: &Config, route: &Route, claims: Option<Claims>) -> Verdict {
     };
     say("identity", format_args!("{} of {}, roles {:?}", claims.subject, claims.issuer, claims.roles));
     say("require", format_args!("{}", describe_require(&route.policy.require)));
-    if let Some(missing) = unmet(&route.policy.require, &claims) {
+    if let Some(missing) = unmet(&route.policy.require, claims) {
         return Verdict::Refused(403, missing);
     }
     if matches!(route.target, Target::Upstream(_) | Target::Echo) {
-        for (name, value) in IdentityHeaders::new(&config.identity.headers).render(&claims) {
+        for (name, value) in IdentityHeaders::new(&config.identity.headers).render(claims) {
             say("sends", format_args!("{name}: {}", value.to_str().unwrap_or_default()));
         }
     }

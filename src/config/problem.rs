@@ -229,7 +229,7 @@ const SECRET_KEYS: [&str; 9] = [
     "uri",
     "url",
     "api_key",
-    "secret_key",
+    "session_token",
     "token",
     "authorization",
     "proxy-authorization",
@@ -237,10 +237,11 @@ const SECRET_KEYS: [&str; 9] = [
     "x-api-key",
 ];
 
-/// Whether what `key` holds must not be shown: one of the above, `password`, `redis_password`, `client_secret`.
+/// Whether what `key` holds must not be shown: one of the above, `password`, `redis_password`, `client_secret`,
+/// `secret_access_key`.
 pub(super) fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase();
-    SECRET_KEYS.contains(&key.as_str()) || key.ends_with("password") || key.ends_with("secret")
+    SECRET_KEYS.contains(&key.as_str()) || key.ends_with("password") || key.contains("secret")
 }
 
 /// The line with what stands after a secret's key, and the user part of a URL, replaced by as many `*`.
@@ -334,6 +335,9 @@ mod tests {
         assert_eq!(masked("url = \"\"\"redis://:pw\\"), "url = ***************");
         assert_eq!(masked("a/m?sentinel_password=pw\"\"\""), "a/m?sentinel_password=*****");
         assert_eq!(masked("Redis-Password = \"hunter2\""), "Redis-Password = \"*******\"");
+        assert_eq!(masked("secret_access_key = 'hunter2'"), "secret_access_key = '*******'");
+        assert_eq!(masked("secretAcessKey = \"hunter2\""), "secretAcessKey = \"*******\"");
+        assert_eq!(masked("session_token = \"hunter2\""), "session_token = \"*******\"");
         assert_eq!(masked("𓑀= 1"), "𓑀= 1");
         assert_eq!(masked("issuer = \"https://host/x\""), "issuer = \"https://host/x\"");
     }

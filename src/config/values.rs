@@ -23,9 +23,10 @@ pub(super) fn duration(text: &str) -> Result<Duration, Bad> {
     humantime::parse_duration(text).map_err(|_| BAD)
 }
 
-/// Bytes: `512B`, `32KiB`, `10MiB`, `1GiB`.
+/// Bytes: `512B`, `32KiB`, `10MiB`, `1GiB`, `5TiB`.
 pub(super) fn size(text: &str) -> Result<u64, Bad> {
-    const BAD: Bad = Bad("not a size", "write a whole number and its unit, B, KiB, MiB or GiB: \"32KiB\"");
+    const BAD: Bad =
+        Bad("not a size", "write a whole number and its unit, B, KiB, MiB, GiB or TiB: \"32KiB\"");
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let number: u64 = text[..digits].parse().map_err(|_| BAD)?;
     let unit: u64 = match &text[digits..] {
@@ -33,10 +34,11 @@ pub(super) fn size(text: &str) -> Result<u64, Bad> {
         "KiB" => 1 << 10,
         "MiB" => 1 << 20,
         "GiB" => 1 << 30,
-        "KB" | "MB" | "GB" | "kB" | "K" | "M" | "G" => {
+        "TiB" => 1 << 40,
+        "KB" | "MB" | "GB" | "TB" | "kB" | "K" | "M" | "G" | "T" => {
             return Err(Bad(
                 "not a unit of size here",
-                "write B, KiB, MiB or GiB (powers of 1024): \"32KiB\"",
+                "write B, KiB, MiB, GiB or TiB (powers of 1024): \"32KiB\"",
             ));
         }
         _ => return Err(BAD),
@@ -118,7 +120,11 @@ mod tests {
     fn sizes() {
         assert_eq!(size("32KiB"), Ok(32 * 1024));
         assert_eq!(size("1GiB"), Ok(1 << 30));
-        for bad in ["", "KiB", "32", "32KB", "1.5MiB", "-1B", "99999999999GiB", "32 KiB", "é"] {
+        assert_eq!(size("5TiB"), Ok(5 << 40));
+        assert_eq!(size("16777215TiB"), Ok(u64::MAX - (1 << 40) + 1));
+        for bad in
+            ["", "KiB", "32", "32KB", "1.5MiB", "-1B", "99999999999GiB", "16777216TiB", "5TB", "32 KiB", "é"]
+        {
             assert!(size(bad).is_err(), "{bad}");
         }
     }

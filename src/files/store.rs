@@ -108,11 +108,11 @@ pub struct Meta {
 /// The bytes of an object on their way to the client.
 #[async_trait]
 pub trait Body: Send {
-    /// The next bytes, `None` at the end.
+    /// The next bytes, `None` at the end. They are lent, so that nobody needs to copy them on their way.
     ///
     /// # Errors
     /// For the log: why the rest does not come. The client has its head already and learns by the connection's end.
-    async fn next(&mut self) -> Result<Option<Bytes>, String>;
+    async fn next(&mut self) -> Result<Option<&[u8]>, String>;
 }
 
 /// No bytes.
@@ -120,7 +120,7 @@ pub struct Empty;
 
 #[async_trait]
 impl Body for Empty {
-    async fn next(&mut self) -> Result<Option<Bytes>, String> {
+    async fn next(&mut self) -> Result<Option<&[u8]>, String> {
         Ok(None)
     }
 }

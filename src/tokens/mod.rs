@@ -10,7 +10,7 @@
 //!   [`signing_keys`] keeps our own on disk and rotates them, [`issuers`] fetches those of others.
 //! * [`claims`] turns a verified payload into values of the right type, or refuses it.
 //! * [`verifier`] puts these together; [`cache`] remembers its results and [`revocations`] overrules both.
-//! * [`mint`] signs our access tokens; [`refresh`] makes refresh tokens and device cookies.
+//! * [`mint`] signs our access tokens; [`refresh`] makes refresh tokens and device cookies, [`share_links`] links to files.
 //!
 //! Absent on purpose: encrypted tokens (JWE), the JSON serialisation, `none`, keys named by the token itself
 //! (`jwk`, `jku`, `x5u`, `x5c`), token introspection, route policy.
@@ -29,6 +29,7 @@ pub mod refresh;
 mod rejection;
 pub mod revocations;
 mod secret_files;
+pub mod share_links;
 pub mod signing_keys;
 #[cfg(test)]
 mod test_support;
@@ -44,5 +45,6 @@ pub use refresh::{DeviceCookies, RefreshToken, RefreshTokens};
 pub use rejection::Rejection;
 pub use revocations::Revocations;
 pub use secret_files::SecretFileError;
+pub use share_links::{ShareGrant, ShareLinks, ShareMethod};
 pub use signing_keys::{KeyInfo, KeyRole, KeysError, OldKeys, PUBLISH_AHEAD, SigningKeys};
 pub use verifier::Verifier;

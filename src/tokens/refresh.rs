@@ -153,10 +153,10 @@ impl DeviceCookies {
 }
 
 /// The server secret, from which a key is derived for each use.
-struct Secret(Zeroizing<Vec<u8>>);
+pub(super) struct Secret(Zeroizing<Vec<u8>>);
 
 impl Secret {
-    fn load_or_create(data_dir: &Path) -> Result<Self, SecretError> {
+    pub(super) fn load_or_create(data_dir: &Path) -> Result<Self, SecretError> {
         let folder = data_dir.join("keys");
         secret_files::folder(&folder)?;
         let path = folder.join(FILE);
@@ -178,8 +178,15 @@ impl Secret {
 
     /// A key for one purpose; from it, neither the secret nor another purpose's key can be found.
     fn key(&self, purpose: &str) -> hmac::Key {
+        hmac::Key::new(hmac::HMAC_SHA256, &*self.bytes(purpose))
+    }
+
+    /// As `key`, for another algorithm.
+    pub(super) fn bytes(&self, purpose: &str) -> Zeroizing<[u8; SECRET_BYTES]> {
         let root = hmac::Key::new(hmac::HMAC_SHA256, &self.0);
-        hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&root, purpose.as_bytes()).as_ref())
+        let mut bytes = Zeroizing::new([0; SECRET_BYTES]);
+        bytes.copy_from_slice(hmac::sign(&root, purpose.as_bytes()).as_ref());
+        bytes
     }
 }
 

@@ -5,13 +5,11 @@
 mod echo;
 pub mod forwarded;
 
-use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use arc_swap::ArcSwap;
 use pingora_core::upstreams::peer::HttpPeer;
 
+use crate::addresses::Addresses;
 use crate::config;
 
 pub use echo::echo_peer;
@@ -20,15 +18,9 @@ pub use echo::echo_peer;
 pub struct Upstream {
     pub name: String,
     pub forward_token: bool,
-    servers: Vec<Server>,
+    servers: Vec<Addresses>,
     next: AtomicUsize,
     peer: HttpPeer,
-}
-
-/// One `host:port`, and the addresses it stands for at the moment.
-struct Server {
-    name: String,
-    addresses: ArcSwap<Vec<SocketAddr>>,
 }
 
 /// What became of a request's attempts so far, so that a retry goes elsewhere.
@@ -58,7 +50,7 @@ impl Attempts {
 impl Upstream {
     /// `group` keeps this upstream's pooled connections apart from all others'.
     pub fn new(name: &str, config: &config::Upstream, group: u64) -> Self {
-        let servers = config.servers.iter().map(|s| Server::new(s)).collect();
+        let servers = config.servers.iter().map(|s| Addresses::new(s)).collect();
         // The address is a placeholder: `peer` sets the real one. A literal is parsed without DNS.
         let mut peer = HttpPeer::new("127.0.0.1:0", false, String::new());
         peer.group_key = group;
@@ -89,7 +81,7 @@ impl Upstream {
             if !attempts.may_try(index) {
                 return None;
             }
-            let address = self.servers[index].address(start)?;
+            let address = self.servers[index].get(start)?;
             attempts.last = Some(index);
             let mut peer = Box::new(self.peer.clone());
             peer._address = pingora_core::protocols::l4::socket::SocketAddr::Inet(address);
@@ -104,43 +96,13 @@ impl Upstream {
 
     /// Whether at least one server has an address.
     pub fn is_resolved(&self) -> bool {
-        self.servers.iter().any(|s| !s.addresses.load().is_empty())
+        self.servers.iter().any(Addresses::is_resolved)
     }
 
     /// Looks every name up again. A failed look-up keeps the last good addresses.
     pub async fn resolve(&self) {
         for server in &self.servers {
             server.resolve().await;
-        }
-    }
-}
-
-impl Server {
-    fn new(name: &str) -> Self {
-        let literal = name.parse::<SocketAddr>().ok();
-        Self { name: name.to_owned(), addresses: ArcSwap::from_pointee(literal.into_iter().collect()) }
-    }
-
-    fn address(&self, turn: usize) -> Option<SocketAddr> {
-        let addresses = self.addresses.load();
-        addresses.get(turn % addresses.len().max(1)).copied()
-    }
-
-    async fn resolve(&self) {
-        if self.name.parse::<SocketAddr>().is_ok() {
-            return;
-        }
-        match tokio::net::lookup_host(&self.name).await {
-            Ok(found) => {
-                let mut found: Vec<SocketAddr> = found.collect();
-                found.sort();
-                found.dedup();
-                if !found.is_empty() && found != **self.addresses.load() {
-                    tracing::info!(server = %self.name, addresses = ?found, "upstream resolved");
-                    self.addresses.store(Arc::new(found));
-                }
-            }
-            Err(e) => tracing::warn!(server = %self.name, error = %e, "upstream name not resolved"),
         }
     }
 }

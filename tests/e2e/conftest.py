@@ -364,9 +364,11 @@ def serving(folder, config, **kw):
 
 
 def pytest_report_header():
+    from s3 import s3_kind
     from servers import mongodb_kind
 
-    return f"MongoDB: {mongodb_kind() or 'none (tests/servers/build makes one)'}"
+    none = "none (tests/servers/build makes one)"
+    return [f"MongoDB: {mongodb_kind() or none}", f"S3: {s3_kind() or none}"]
 
 
 @pytest.fixture
@@ -405,3 +407,23 @@ def fleets(tmp_path):
     yield make
     for fleet in started:
         fleet.stop()
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory):
+    """One S3 server for all tests that leave it as it is; `s3.bucket()` is a bucket for one of them."""
+    from s3 import S3Server
+
+    server = S3Server(tmp_path_factory.mktemp("s3"), anybodys=True)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_own(tmp_path):
+    """An S3 server of its own for one test, which may stop or pause it."""
+    from s3 import S3Server
+
+    server = S3Server(tmp_path)
+    yield server
+    server.stop()

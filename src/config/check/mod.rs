@@ -6,11 +6,15 @@
 //! they are shown with says what was written.
 
 mod address;
+mod cache_control;
 mod endpoints;
+mod file_stores;
+mod files;
 mod headers;
 mod identity;
 mod issuers;
 mod mongodb_uri;
+mod names;
 mod redis_url;
 mod routes;
 mod server;
@@ -52,14 +56,12 @@ struct Check<'a> {
 
 impl Check<'_> {
     fn config(&mut self, file: &File) -> Config {
-        if let Some(later) = &file.file_stores {
-            self.later(later, "file_stores", "file routes come in a later version; remove it");
-        }
         let server = self.server(&file.server);
         let tokens = self.tokens(&file.tokens);
         let identity = self.identity(&file.identity);
         let endpoints = self.endpoints(&file.endpoints);
         let upstreams = self.upstreams(&file.upstreams);
+        let file_stores = self.file_stores(&file.file_stores, &server.data_dir);
         let (users, sessions) = self.stores(&file.users, &file.sessions);
         Config {
             log: self.log(&file.log),
@@ -75,7 +77,7 @@ impl Check<'_> {
             identity,
             endpoints,
             upstreams,
-            file_stores: Default::default(),
+            file_stores,
         }
     }
 

@@ -1,13 +1,14 @@
 //! `[[routes]]`: each by itself, then all of them against each other.
 
 use super::super::file::{self, File, Section, Span, Written};
-use super::super::values::{self, closest, listed};
+use super::super::values;
 use super::super::{AuthMode, Endpoints, Identity, Rate, Require, Route, Target};
+use super::file_stores::FILE_STORE;
+use super::upstreams::UPSTREAM;
 use super::{Check, endpoints, urls};
 use crate::route::{HostPattern, Methods, Pattern, Table};
 
-const TARGETS: &str =
-    "upstream = \"name\", echo = true, respond = { status = 200 } or redirect = { to = \"/\" }";
+const TARGETS: &str = "upstream = \"name\", files = { store = \"name\", prefix = \"users/{sub}/\" }, echo = true, respond = { status = 200 } or redirect = { to = \"/\" }";
 
 impl Check<'_> {
     pub(super) fn routes(
@@ -25,17 +26,8 @@ impl Check<'_> {
             routes.push(route);
         }
         self.told_apart(&routes, &paths);
-        for (name, upstream) in &file.upstreams {
-            let used =
-                |route: &Section<file::Route>| route.upstream.as_ref().is_some_and(|u| u.value == name.value);
-            // A route that lost a key may have meant this one.
-            let lost = |route: &Section<file::Route>| self.damaged.contains(&route.span);
-            if !written.iter().any(|route| used(route) || lost(route)) {
-                let span = if upstream.span.is_empty() { &name.span } else { &upstream.span };
-                self.warning(span, format!("no route uses the upstream `{}`", name.value))
-                    .help(format!("write upstream = \"{}\" in a route, or remove it", name.value));
-            }
-        }
+        self.unused(&file.upstreams, written, |route| route.upstream.as_ref(), UPSTREAM);
+        self.unused(&file.file_stores, written, |route| route.files.as_ref()?.store.as_ref(), FILE_STORE);
         routes
     }
 
@@ -61,8 +53,14 @@ impl Check<'_> {
     ) -> Option<Route> {
         let path = self.route_path(table, endpoints);
         let host = self.host(table);
-        let methods = self.methods(table);
         let target = self.target(table, file);
+        let mut methods = self.methods(table);
+        let mut max_body = table.max_body.as_ref().map(|size| self.size(size, "0B", "1024GiB"));
+        if let Target::Files(files) = &target {
+            self.beside_files(table, path.as_ref());
+            methods = files.methods.clone();
+            max_body = Some(files.max_size);
+        }
         let auth = self.auth(table);
         let strip_prefix = path.as_ref().and_then(|path| self.strip_prefix(table, path, &target));
         if let Some(cors) = &table.cors {
@@ -74,7 +72,6 @@ impl Check<'_> {
         }
         let require = self.require(table);
         let rate_limit = table.rate_limit.as_ref().and_then(|rate| self.rate(rate));
-        let max_body = table.max_body.as_ref().map(|size| self.size(size, "0B", "1024GiB"));
         let request_headers = self.request_edits(&table.request_headers, identity);
         let response_headers = self.edits(&table.response_headers);
         Some(Route {
@@ -156,10 +153,11 @@ impl Check<'_> {
                 .help("a route has exactly one target; remove the others");
         }
         if let Some(files) = &table.files {
-            self.later(files, "files", "file routes come in a later version; remove this route");
+            return Target::Files(Box::new(self.files(table, files, file)));
         }
         if let Some(upstream) = &table.upstream {
-            return self.upstream_target(upstream, file);
+            self.reference(upstream, &file.upstreams, UPSTREAM);
+            return Target::Upstream(upstream.value.clone());
         }
         if let Some(respond) = &table.respond {
             return self.respond(respond);
@@ -168,21 +166,6 @@ impl Check<'_> {
             return self.redirect(redirect);
         }
         Target::Echo
-    }
-
-    fn upstream_target(&mut self, written: &Written<String>, file: &File) -> Target {
-        let names = || file.upstreams.keys().map(|name| name.value.as_str());
-        if !file.upstreams.contains_key(written.value.as_str()) {
-            let help = match closest(&written.value, names()) {
-                Some(meant) => format!("did you mean `{meant}`?"),
-                None if file.upstreams.is_empty() => {
-                    "add [upstreams.name] with servers = [\"127.0.0.1:3000\"]".to_owned()
-                }
-                None => format!("the upstreams of this file are {}", listed(names())),
-            };
-            self.error(&written.span, "there is no upstream of this name").help(help);
-        }
-        Target::Upstream(written.value.clone())
     }
 
     fn respond(&mut self, written: &file::Respond) -> Target {
@@ -250,9 +233,7 @@ impl Check<'_> {
             );
         }
         for role in &written.roles {
-            if role.value.is_empty() || role.value.contains(char::is_control) {
-                self.error(&role.span, "not the name of a role").help("write a name: \"admin\"");
-            }
+            self.role(role);
         }
         for scope in &written.scopes {
             let token = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
@@ -261,12 +242,17 @@ impl Check<'_> {
                     .help("one scope a string, without spaces: [\"orders:read\", \"orders:write\"]");
             }
         }
-        let text = |list: &[Written<String>]| list.iter().map(|item| item.value.clone()).collect();
         let mut claims = Vec::with_capacity(written.claims.len());
         for (path, value) in &written.claims {
             claims.push((self.claim_path(path), value.value.clone()));
         }
         Require { roles: text(&written.roles), scopes: text(&written.scopes), claims }
+    }
+
+    pub(super) fn role(&mut self, role: &Written<String>) {
+        if role.value.is_empty() || role.value.contains(char::is_control) {
+            self.error(&role.span, "not the name of a role").help("write a name: \"admin\"");
+        }
     }
 
     fn strip_prefix(
@@ -295,7 +281,7 @@ impl Check<'_> {
 
     /// A complaint of `route`'s, "what is wrong: what to write", which may quote the value: where that came
     /// out of a variable, `instead` is said.
-    fn told(&mut self, span: &Span, complaint: &str, instead: &str) {
+    pub(super) fn told(&mut self, span: &Span, complaint: &str, instead: &str) {
         if self.has_variable(span) {
             self.error(span, instead).help("look at what its variables hold");
             return;
@@ -305,4 +291,8 @@ impl Check<'_> {
             None => self.error(span, complaint),
         };
     }
+}
+
+pub(super) fn text(list: &[Written<String>]) -> Vec<String> {
+    list.iter().map(|item| item.value.clone()).collect()
 }

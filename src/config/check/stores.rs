@@ -1,7 +1,5 @@
 //! `[users]` and `[sessions]`: where they are kept, and whether several gateways would see the same.
 
-use std::path::PathBuf;
-
 use super::super::file::{self, Section, Span, Written};
 use super::super::{SessionStore, UserStore};
 use super::{Check, mongodb_uri, redis_url};
@@ -47,8 +45,8 @@ impl Check<'_> {
                 let uri = written.uri.as_ref().map(|uri| &uri.span);
                 let of_mongodb = [
                     ("uri", uri),
-                    ("database", written_at(&written.database)),
-                    ("timeout", written_at(&written.timeout)),
+                    ("database", written.database.written_at()),
+                    ("timeout", written.timeout.written_at()),
                     ("mongodb", Some(&written.mongodb.span).filter(|span| !span.is_empty())),
                 ];
                 self.of_another_store("mongodb", of_mongodb);
@@ -65,11 +63,11 @@ impl Check<'_> {
             Some(_) => {
                 let of_redis = [
                     ("url", written.url.as_ref().map(|url| &url.span)),
-                    ("prefix", written_at(&written.prefix)),
-                    ("timeout", written_at(&written.timeout)),
+                    ("prefix", written.prefix.written_at()),
+                    ("timeout", written.timeout.written_at()),
                     ("ca", written.ca.as_ref().map(|ca| &ca.span)),
-                    ("on_unreachable", written_at(&written.on_unreachable)),
-                    ("unreachable_after", written_at(&written.unreachable_after)),
+                    ("on_unreachable", written.on_unreachable.written_at()),
+                    ("unreachable_after", written.unreachable_after.written_at()),
                 ];
                 self.of_another_store("redis", of_redis);
                 SessionStore::Embedded
@@ -203,8 +201,16 @@ impl Check<'_> {
                 None
             }
         };
-        let ca =
-            written.ca.as_ref().and_then(|ca| self.authorities(ca, url.as_ref().is_none_or(|url| url.tls)));
+        let tls = url.as_ref().is_none_or(|url| url.tls);
+        let ca = match &written.ca {
+            Some(ca) if !tls => {
+                self.error(&ca.span, "authorities for a connection without TLS")
+                    .help("write rediss for redis in `url`, or remove it");
+                None
+            }
+            Some(ca) => self.authorities(ca),
+            None => None,
+        };
         let prefix = self.prefix(&written.prefix);
         let timeout = self.duration(&written.timeout, "50ms", "10s");
         let policy = RevocationPolicy {
@@ -253,18 +259,6 @@ impl Check<'_> {
         Some(url)
     }
 
-    /// A PEM file of authorities, read to see that it holds any.
-    fn authorities(&mut self, written: &Written<String>, tls: bool) -> Option<PathBuf> {
-        if !tls {
-            self.error(&written.span, "authorities for a connection without TLS")
-                .help("write rediss for redis in `url`, or remove it");
-            return None;
-        }
-        let pem = self.pem(written)?;
-        self.chain(written, &pem)?;
-        Some(self.path_of_file(written))
-    }
-
     /// Braces would make one hash tag, and so one node of a cluster, of all keys.
     fn prefix(&mut self, written: &Written<String>) -> String {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b"-_.:".contains(&b);
@@ -274,8 +268,4 @@ impl Check<'_> {
         }
         written.value.clone()
     }
-}
-
-fn written_at<T>(written: &Written<T>) -> Option<&Span> {
-    Some(&written.span).filter(|_| written.is_written())
 }

@@ -1,7 +1,7 @@
 //! Certificates: read, parsed and matched with their key before anything listens, because pingora panics on
 //! those it cannot use.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustls::ServerConfig;
@@ -53,6 +53,13 @@ impl Check<'_> {
                 None
             }
         }
+    }
+
+    /// A PEM file of authorities, read to see that it holds any.
+    pub(super) fn authorities(&mut self, written: &Written<String>) -> Option<PathBuf> {
+        let pem = self.pem(written)?;
+        self.chain(written, &pem)?;
+        Some(self.path_of_file(written))
     }
 
     fn private_key(&mut self, written: &Written<String>, pem: &[u8]) -> Option<PrivateKeyDer<'static>> {

@@ -5,6 +5,14 @@ use std::collections::BTreeMap;
 use super::super::file::{self, Section, Written};
 use super::super::{Timeouts, Upstream};
 use super::Check;
+use super::names::Named;
+
+pub(super) const UPSTREAM: Named = Named {
+    kind: "upstream",
+    misnamed: "not a name for an upstream",
+    example: "[upstreams.name] with servers = [\"127.0.0.1:3000\"]",
+    used_by: "upstream = \"NAME\"",
+};
 
 impl Check<'_> {
     pub(super) fn upstreams(
@@ -15,25 +23,24 @@ impl Check<'_> {
     }
 
     fn upstream(&mut self, name: &Written<String>, table: &Section<file::Upstream>) -> Upstream {
-        let word = |b: u8| b.is_ascii_alphanumeric() || b == b'-' || b == b'_';
-        if name.value.is_empty() || name.value.len() > 64 || !name.value.bytes().all(word) {
-            // It is a label of metrics and a word in logs.
-            self.error(&name.span, "not a name for an upstream")
-                .help("write letters, digits, `-` and `_`, at most 64");
-        }
+        self.table_name(name, UPSTREAM);
         if let Some(health) = &table.health {
             self.later(health, "health", "servers are not checked in this version; remove it");
         }
         self.word("balance", &table.balance, &["round_robin"], &["least_conn", "hash"]);
         Upstream {
             servers: self.servers(table),
-            timeouts: Timeouts {
-                connect: self.duration(&table.timeouts.connect, "10ms", "5m"),
-                read: self.duration(&table.timeouts.read, "10ms", "24h"),
-                write: self.duration(&table.timeouts.write, "10ms", "24h"),
-                idle: self.duration(&table.timeouts.idle, "1s", "24h"),
-            },
+            timeouts: self.timeouts(&table.timeouts),
             forward_token: table.forward_token.value,
+        }
+    }
+
+    pub(super) fn timeouts(&mut self, written: &file::Timeouts) -> Timeouts {
+        Timeouts {
+            connect: self.duration(&written.connect, "10ms", "5m"),
+            read: self.duration(&written.read, "10ms", "24h"),
+            write: self.duration(&written.write, "10ms", "24h"),
+            idle: self.duration(&written.idle, "1s", "24h"),
         }
     }
 

@@ -4,6 +4,7 @@
 //! default is the same text a user would write, read by the same checks. The doc comments are what
 //! editors show while somebody types; they reach them through the JSON Schema.
 
+mod files;
 mod identity;
 mod stores;
 mod traffic;
@@ -14,22 +15,18 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub(super) use identity::{Endpoints, Identity, Issuer, Mail, OneOrMany, Passwords, Throttle, Tokens};
+pub(super) use files::{FileStore, Files, Quota};
+pub(super) use identity::{
+    Claims, Endpoints, Identity, Issuer, Mail, OneOrMany, Passwords, Throttle, Tokens,
+};
 pub(super) use stores::{Fields, Sessions, Users};
-pub(super) use traffic::{HeaderEdits, Redirect, Respond, Route, Upstream};
+pub(super) use traffic::{HeaderEdits, Redirect, Respond, Route, Timeouts, Upstream};
 pub(super) use written::{Later, Listen, ListenTable, Section, Span, Written};
 
 /// Keys that are known, and refused until a later version has what they ask for: an ignored `cors` or
 /// `health` would be a lie. No one is told to write them. Each with the outermost table it belongs to.
-const LATER_KEYS: [(&str, &str); 7] = [
-    ("", "file_stores"),
-    ("routes", "files"),
-    ("routes", "cors"),
-    ("upstreams", "health"),
-    ("mail", "from"),
-    ("mail", "api_key"),
-    ("mail", "url"),
-];
+const LATER_KEYS: [(&str, &str); 5] =
+    [("routes", "cors"), ("upstreams", "health"), ("mail", "from"), ("mail", "api_key"), ("mail", "url")];
 
 /// Whether `key` of `table`, a dotted name, is one of a later version.
 pub(super) fn is_later(table: &str, key: &str) -> bool {
@@ -66,11 +63,10 @@ pub(super) struct File {
     pub identity: Section<Identity>,
     /// Groups of servers, by name.
     pub upstreams: BTreeMap<Written<String>, Section<Upstream>>,
+    /// Where the files of file routes lie, by name.
+    pub file_stores: BTreeMap<Written<String>, Section<FileStore>>,
     /// Which request goes where, and who may make it. The most specific route answers, whatever the order.
     pub routes: Vec<Section<Route>>,
-    #[schemars(skip)]
-    #[serde(skip_serializing)]
-    pub file_stores: Option<Later>,
 }
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Later, Section, Written};
+use super::{Files, Later, Section, Written};
 
 #[derive(Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -55,7 +55,7 @@ impl Default for Timeouts {
     }
 }
 
-/// One route. It has exactly one target: `upstream`, `echo`, `respond` or `redirect`.
+/// One route. It has exactly one target: `upstream`, `files`, `echo`, `respond` or `redirect`.
 #[derive(Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(in crate::config) struct Route {
@@ -67,6 +67,8 @@ pub(in crate::config) struct Route {
     pub methods: Option<Written<Vec<Written<String>>>>,
     /// Target: the name of an upstream.
     pub upstream: Option<Written<String>>,
+    /// Target: files, read and written below the caller's own prefix.
+    pub files: Option<Section<Files>>,
     /// Target: answers with the request as an upstream would have received it, tokens left out.
     pub echo: Option<Written<bool>>,
     /// Target: a fixed answer.
@@ -88,9 +90,6 @@ pub(in crate::config) struct Route {
     pub request_headers: Section<HeaderEdits>,
     /// Changes to the headers the client sees.
     pub response_headers: Section<HeaderEdits>,
-    #[schemars(skip)]
-    #[serde(skip_serializing)]
-    pub files: Option<Later>,
     #[schemars(skip)]
     #[serde(skip_serializing)]
     pub cors: Option<Later>,

@@ -28,6 +28,11 @@ impl<T> Written<T> {
     pub fn is_written(&self) -> bool {
         !self.span.is_empty()
     }
+
+    /// Where the file says it, if it does.
+    pub fn written_at(&self) -> Option<&Span> {
+        Some(&self.span).filter(|_| self.is_written())
+    }
 }
 
 impl<T> From<T> for Written<T> {
