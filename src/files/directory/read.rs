@@ -4,10 +4,9 @@ use std::fs::File;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use http::header::HeaderValue;
 use rustix::buffer::spare_capacity;
-use rustix::io::{Errno, pread, retry_on_intr};
+use rustix::io::{pread, retry_on_intr};
 use tokio::task::JoinHandle;
 
 use super::state::{self, State};
@@ -81,9 +80,11 @@ fn guess(name: &str) -> HeaderValue {
     HeaderValue::from_static(guessed.unwrap_or("application/octet-stream"))
 }
 
-/// The bytes of a file between two offsets. While one chunk is sent, the next is read.
+/// The bytes of a file between two offsets. While one chunk is lent, the next is read.
 struct Chunks {
     file: Arc<File>,
+    /// What is lent.
+    chunk: Vec<u8>,
     ahead: Ahead,
     /// Where the chunk behind the one ahead begins.
     next: u64,
@@ -92,17 +93,19 @@ struct Chunks {
 
 enum Ahead {
     Nothing,
-    Read(Bytes),
-    Reading(JoinHandle<Result<Bytes, String>>),
+    Read(Vec<u8>),
+    Reading(JoinHandle<Result<Vec<u8>, String>>),
     Failed(String),
 }
 
 impl Chunks {
-    /// Reads the first chunk at once, so that a small file is no further way to another thread.
+    /// Reads the first chunk at once: a small file needs no second way to this thread.
     fn open(file: File, from: u64, to: u64) -> Result<Self, FileError> {
-        let mut chunks = Self { file: Arc::new(file), ahead: Ahead::Nothing, next: from, end: to };
+        let ahead = Ahead::Nothing;
+        let mut chunks = Self { file: Arc::new(file), chunk: Vec::new(), ahead, next: from, end: to };
         if let Some((at, length)) = chunks.advance() {
-            chunks.ahead = Ahead::Read(read_exactly(&chunks.file, at, length).map_err(FileError::Broken)?);
+            let first = read_exactly(&chunks.file, at, length, Vec::new());
+            chunks.ahead = Ahead::Read(first.map_err(FileError::Broken)?);
         }
         Ok(chunks)
     }
@@ -118,43 +121,47 @@ impl Chunks {
 
 #[async_trait]
 impl Body for Chunks {
-    async fn next(&mut self) -> Result<Option<Bytes>, String> {
+    async fn next(&mut self) -> Result<Option<&[u8]>, String> {
         // The chunk stays ahead until it has come: whoever drops this future finds it the next time.
         if let Ahead::Reading(reading) = &mut self.ahead {
             self.ahead = match reading.await {
-                Ok(Ok(bytes)) => Ahead::Read(bytes),
+                Ok(Ok(chunk)) => Ahead::Read(chunk),
                 Ok(Err(cause)) => Ahead::Failed(cause),
                 Err(e) => Ahead::Failed(format!("reading a file: {e}")),
             };
         }
-        let bytes = match &self.ahead {
+        let spare = match &mut self.ahead {
             Ahead::Nothing | Ahead::Reading(_) => return Ok(None),
             Ahead::Failed(cause) => return Err(cause.clone()),
-            Ahead::Read(bytes) => bytes.clone(),
+            Ahead::Read(chunk) => {
+                std::mem::swap(&mut self.chunk, chunk);
+                std::mem::take(chunk)
+            }
         };
         self.ahead = match self.advance() {
             None => Ahead::Nothing,
             Some((at, length)) => {
                 let file = self.file.clone();
-                Ahead::Reading(tokio::task::spawn_blocking(move || read_exactly(&file, at, length)))
+                Ahead::Reading(tokio::task::spawn_blocking(move || read_exactly(&file, at, length, spare)))
             }
         };
-        Ok(Some(bytes))
+        Ok(Some(&self.chunk))
     }
 }
 
-/// The end of the file before the end of the chunk is an error: what comes must be as long as was said.
-fn read_exactly(file: &File, at: u64, length: usize) -> Result<Bytes, String> {
-    let mut bytes: Vec<u8> = Vec::with_capacity(length);
-    while bytes.len() < length {
-        let at = at + bytes.len() as u64;
-        let read = retry_on_intr(|| pread(file, spare_capacity(&mut bytes), at))
-            .map_err(|e: Errno| format!("reading a file: {e}"))?;
+/// Into `chunk`. The end of the file before the end of the chunk is an error: what comes must be as long as was said.
+fn read_exactly(file: &File, at: u64, length: usize, mut chunk: Vec<u8>) -> Result<Vec<u8>, String> {
+    chunk.clear();
+    chunk.reserve(length);
+    while chunk.len() < length {
+        let at = at + chunk.len() as u64;
+        let read = retry_on_intr(|| pread(file, spare_capacity(&mut chunk), at))
+            .map_err(|e| format!("reading a file: {e}"))?;
         if read == 0 {
             return Err("the file became shorter while it was read".to_owned());
         }
     }
     // There may be room for more than was asked for.
-    bytes.truncate(length);
-    Ok(Bytes::from(bytes))
+    chunk.truncate(length);
+    Ok(chunk)
 }
