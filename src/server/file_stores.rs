@@ -8,6 +8,7 @@ use tokio::runtime::Handle;
 
 use crate::config::{Config, FileStore};
 use crate::files::Store;
+use crate::files::directory::Directory;
 use crate::files::s3::S3;
 use crate::metrics::Metrics;
 use crate::server::StartError;
@@ -37,7 +38,9 @@ impl FileStores {
                     Store::new(name, s3)
                 }
                 FileStore::Directory { path } => {
-                    return Err(format!("file_stores.{name}: {}", path.display()).into());
+                    let opened = Directory::open(path);
+                    let folder = opened.map_err(|e| format!("file_stores.{name}: {}: {e}", path.display()))?;
+                    Store::new(name, Arc::new(folder))
                 }
             };
             stores.by_name.insert(name.clone(), Arc::new(store));
