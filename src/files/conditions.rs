@@ -63,9 +63,19 @@ pub fn evaluate(method: Method, current: Option<Validators<'_>>, conditions: &Co
     }
 }
 
+/// Whether a list of tags, or `*`, stands for the object with this one: for what a store cannot compare itself.
+pub fn names(field: &HeaderValue, etag: &HeaderValue, comparison: Comparison) -> bool {
+    matches(field, Some(Validators { etag: etag.as_bytes(), modified: None }), comparison)
+}
+
+/// A date in the form that every server reads; `None` for what is none, and hence no condition.
+pub fn plain_date(field: &HeaderValue) -> Option<HeaderValue> {
+    http_date(seconds(field)?)
+}
+
 /// RFC 9110 section 8.8.3.2.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Comparison {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Comparison {
     Strong,
     Weak,
 }

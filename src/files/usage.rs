@@ -40,10 +40,22 @@ struct Usage {
 struct State {
     believed_until: Option<Instant>,
     stored: Total,
-    /// By uploads that run.
+    /// Uploads that run, by name: how many.
+    running: HashMap<String, usize>,
+    /// By them, less what they replace.
     reserved: Total,
+    /// By them, as if they replaced nothing.
+    reserved_whole: Total,
+    /// What they replace may be gone by the time they end: something was removed, or two are of one name.
+    disturbed: bool,
     /// Stored since the count that runs began: it may have seen it, or not.
     stored_meanwhile: Total,
+}
+
+impl State {
+    fn used(&self) -> Total {
+        self.stored.plus(if self.disturbed { self.reserved_whole } else { self.reserved })
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,12 +80,13 @@ impl Total {
     }
 }
 
-/// Room for one upload; given back unless the upload succeeds.
+/// Room for one upload.
 pub struct Reservation {
     usage: Arc<Usage>,
+    name: String,
     room: Total,
-    /// The object replaces a larger one.
-    shrinks: bool,
+    whole: Total,
+    stored: bool,
 }
 
 impl Store {
@@ -91,30 +104,38 @@ impl Store {
             return Err(FileError::Client(fault));
         }
         let usage = self.usages.of(key.prefix());
-        let old = self.backend.size(key).await?;
         let admission = usage.admission.lock().await;
         usage.count(&*self.backend, key.prefix()).await?;
-        // What is replaced by less is not room for others before it is counted again: two uploads may replace one object.
-        let replaced = old.unwrap_or_default();
-        let room = Total { bytes: size.saturating_sub(replaced), objects: u64::from(old.is_none()) };
+        let old = self.backend.size(key).await?;
+        let whole = Total { bytes: size, objects: 1 };
+        // What is replaced by less is no room for others before it is counted again.
+        let room = old.map_or(whole, |old| Total { bytes: size.saturating_sub(old), objects: 0 });
         let mut state = usage.state.lock();
-        let used = state.stored.plus(state.reserved);
-        let after = used.plus(room);
+        let used = state.used();
+        let after = used.plus(if state.disturbed { whole } else { room });
         let over =
             |limit: Option<u64>, after: u64, more: u64| more > 0 && limit.is_some_and(|limit| after > limit);
         if over(quota.bytes, after.bytes, room.bytes) || over(quota.objects, after.objects, room.objects) {
             return Err(FileError::Client(full(quota, used, size)));
         }
         state.reserved = state.reserved.plus(room);
+        state.reserved_whole = state.reserved_whole.plus(whole);
+        let of_this_name = state.running.entry(key.name().to_owned()).or_default();
+        *of_this_name += 1;
+        if *of_this_name > 1 {
+            state.disturbed = true;
+        }
         drop(state);
         drop(admission);
-        Ok(Reservation { usage, room, shrinks: size < replaced })
+        Ok(Reservation { usage, name: key.name().to_owned(), room, whole, stored: false })
     }
 
     /// Something below `prefix` was removed: how much cannot be known when several remove it.
     pub(super) fn removed(&self, prefix: &str) {
         if let Some(usage) = self.usages.0.lock().get(prefix) {
-            usage.state.lock().believed_until = None;
+            let mut state = usage.state.lock();
+            state.believed_until = None;
+            state.disturbed |= !state.running.is_empty();
         }
     }
 }
@@ -122,21 +143,34 @@ impl Store {
 impl Reservation {
     /// The object is stored.
     pub fn keep(mut self) {
-        let room = std::mem::take(&mut self.room);
-        let mut state = self.usage.state.lock();
-        state.reserved = state.reserved.minus(room);
-        state.stored = state.stored.plus(room);
-        state.stored_meanwhile = state.stored_meanwhile.plus(room);
-        if self.shrinks {
-            state.believed_until = None;
-        }
+        self.stored = true;
     }
 }
 
+/// The upload has ended.
 impl Drop for Reservation {
     fn drop(&mut self) {
         let mut state = self.usage.state.lock();
+        if self.stored {
+            let more = if state.disturbed { self.whole } else { self.room };
+            state.stored = state.stored.plus(more);
+            state.stored_meanwhile = state.stored_meanwhile.plus(more);
+        } else {
+            // A store that failed may have the object all the same.
+            state.believed_until = None;
+        }
         state.reserved = state.reserved.minus(self.room);
+        state.reserved_whole = state.reserved_whole.minus(self.whole);
+        if let Some(running) = state.running.get_mut(&self.name) {
+            *running -= 1;
+            if *running == 0 {
+                state.running.remove(&self.name);
+            }
+        }
+        if state.disturbed {
+            state.believed_until = None;
+            state.disturbed = !state.running.is_empty();
+        }
     }
 }
 
@@ -175,7 +209,7 @@ impl Usage {
             }
         };
         state.stored = total.plus(state.stored_meanwhile);
-        let is_rough = state.stored_meanwhile != Total::default() || state.reserved != Total::default();
+        let is_rough = state.stored_meanwhile != Total::default() || !state.running.is_empty();
         if state.believed_until.is_some() && is_rough {
             state.believed_until = Some(Instant::now() + ROUGH);
         }

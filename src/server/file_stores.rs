@@ -39,7 +39,8 @@ impl FileStores {
                 }
                 FileStore::Directory { path } => {
                     let opened = Directory::open(path);
-                    let folder = opened.map_err(|e| format!("file_stores.{name}: {}: {e}", path.display()))?;
+                    let folder =
+                        opened.map_err(|e| format!("file_stores.{name}: {}: {e}", path.display()))?;
                     Store::new(name, Arc::new(folder))
                 }
             };

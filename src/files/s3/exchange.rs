@@ -87,7 +87,7 @@ impl Exchange {
             let (mut session, peer, reused) = self.connect().await?;
             let asked = async {
                 session.write_request_header(Box::new(request.clone())).await?;
-                read_head(&mut session).await
+                self.read_head_in_time(&mut session).await
             };
             match asked.await {
                 Ok(()) => return Ok(self.answer(session, peer)),
@@ -172,7 +172,7 @@ impl Exchange {
             session.read_timeout = read_timeout;
             let ended = async {
                 session.finish_body().await?;
-                read_head(&mut session).await
+                self.read_head_in_time(&mut session).await
             };
             match ended.await {
                 Ok(()) => return Ok(self.answer(session, peer)),
@@ -190,9 +190,18 @@ impl Exchange {
         write_error: &Error,
     ) -> Result<Answer, FileError> {
         session.read_timeout = self.peer.options.read_timeout;
-        match read_head(&mut session).await {
+        match self.read_head_in_time(&mut session).await {
             Ok(()) => Ok(self.answer(session, peer).closing()),
             Err(_) => Err(broken(write_error)),
+        }
+    }
+
+    /// A head may come in pieces, and interim ones before it, all within the time for one read.
+    async fn read_head_in_time(&self, session: &mut HttpSession) -> Result<(), Box<Error>> {
+        let limit = self.peer.options.read_timeout.unwrap_or(Duration::MAX);
+        match tokio::time::timeout(limit, read_head(session)).await {
+            Ok(read) => read,
+            Err(_) => Err(Error::explain(ErrorType::ReadTimedout, "no head of an answer in time")),
         }
     }
 

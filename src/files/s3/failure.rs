@@ -77,7 +77,7 @@ impl From<Refusal> for FileError {
             // MinIO's word for a checksum field that does not match.
             (400, "XAmzContentSHA256Mismatch") => Self::ChecksumMismatch,
             (_, "KeyTooLongError") => Self::InvalidName("The name of the file is too long for its store."),
-            (_, "XMinioInvalidObjectName" | "InvalidObjectName") => {
+            (_, "XMinioInvalidObjectName" | "XMinioInvalidResourceName" | "InvalidObjectName") => {
                 Self::InvalidName("The store of this file cannot keep a file of this name.")
             }
             // Servers that keep objects in a file system.
@@ -110,6 +110,9 @@ where
         SdkError::TimeoutError(_) => FileError::Timeout("no answer of S3 in time".into()),
         SdkError::DispatchFailure(e) if e.is_timeout() => {
             FileError::Timeout("no answer of S3 in time".into())
+        }
+        SdkError::DispatchFailure(e) if e.is_other() => {
+            FileError::Broken("the answer of S3 is not HTTP as it should be".into())
         }
         SdkError::DispatchFailure(e) => match e.as_connector_error() {
             Some(e) => FileError::Unreachable(causes(e)),

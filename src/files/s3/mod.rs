@@ -34,6 +34,7 @@ use self::credentials::{Keys, SdkKeys};
 use self::exchange::{Answer, Exchange};
 use self::failure::of_sdk;
 use self::signer::{Address, Signer, Verb};
+use super::conditions::plain_date;
 use super::error::FileError;
 use super::key::ObjectKey;
 use super::store::{Content, FileStore, List, Object, Page, Read, Write};
@@ -193,17 +194,18 @@ impl FileStore for S3 {
     async fn read(&self, key: &ObjectKey, read: &Read) -> Result<Object, FileError> {
         let verb = if read.head { Verb::Head } else { Verb::Get };
         let tags = self.one_tag(key, &read.conditions).await?;
+        let date = |field: &Option<HeaderValue>| field.as_ref().and_then(plain_date);
         let conditions = [
             (header::IF_MATCH, tags.if_match),
             (header::IF_NONE_MATCH, tags.if_none_match),
             // Without meaning beside If-None-Match (RFC 9110 section 13.1.3), as some servers do not know.
             (
                 header::IF_MODIFIED_SINCE,
-                read.conditions.if_modified_since.clone().filter(|_| read.conditions.if_none_match.is_none()),
+                date(&read.conditions.if_modified_since).filter(|_| read.conditions.if_none_match.is_none()),
             ),
             (
                 header::IF_UNMODIFIED_SINCE,
-                read.conditions.if_unmodified_since.clone().filter(|_| read.conditions.if_match.is_none()),
+                date(&read.conditions.if_unmodified_since).filter(|_| read.conditions.if_match.is_none()),
             ),
         ];
         let add = |head: &mut RequestHeader| {

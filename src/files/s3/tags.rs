@@ -6,6 +6,7 @@ use http::header::{self, HeaderValue};
 
 use super::S3;
 use super::signer::Verb;
+use crate::files::conditions::{self, Comparison};
 use crate::files::error::FileError;
 use crate::files::key::ObjectKey;
 use crate::files::store::Conditions;
@@ -33,13 +34,14 @@ impl S3 {
         }
         let etag = self.etag(key).await?;
         if several(&if_match) {
-            if !names(if_match.as_ref(), etag.as_ref(), false) {
+            if !names(if_match.as_ref(), etag.as_ref(), Comparison::Strong) {
                 return Err(FileError::PreconditionFailed);
             }
             if_match = etag.clone();
         }
         if several(&if_none_match) {
-            if_none_match = if names(if_none_match.as_ref(), etag.as_ref(), true) { etag } else { None };
+            if_none_match =
+                if names(if_none_match.as_ref(), etag.as_ref(), Comparison::Weak) { etag } else { None };
         }
         Ok(OneTag { if_match, if_none_match })
     }
@@ -55,7 +57,7 @@ impl S3 {
             Err(FileError::NotFound) | Ok(None) => return Err(FileError::PreconditionFailed),
             etag => etag?,
         };
-        match field == "*" || names(Some(field), etag.as_ref(), false) {
+        match names(Some(field), etag.as_ref(), Comparison::Strong) {
             true => Ok(etag),
             false => Err(FileError::PreconditionFailed),
         }
@@ -69,28 +71,6 @@ impl S3 {
     }
 }
 
-/// Whether the list `field` names `etag`; weak ones count where the comparison is weak (RFC 9110 section 8.8.3.2).
-fn names(field: Option<&HeaderValue>, etag: Option<&HeaderValue>, weak: bool) -> bool {
-    let text = |value: Option<&HeaderValue>| value.and_then(|v| v.to_str().ok()).map(str::to_owned);
-    let (Some(field), Some(etag)) = (text(field), text(etag)) else { return false };
-    // S3's own tags hold no comma.
-    let mut tags = field.split(',').map(str::trim);
-    tags.any(|tag| if weak { tag.trim_start_matches("W/") == etag } else { tag == etag })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lists_name_tags() {
-        let named = |field, weak| {
-            names(Some(&HeaderValue::from_static(field)), Some(&HeaderValue::from_static("\"b\"")), weak)
-        };
-        assert!(named("\"a\", \"b\"", false));
-        assert!(named("\"a\",W/\"b\"", true));
-        for not in ["W/\"b\"", "\"a\"", "b", "", "*"] {
-            assert!(!named(not, false), "{not}");
-        }
-    }
+fn names(field: Option<&HeaderValue>, etag: Option<&HeaderValue>, comparison: Comparison) -> bool {
+    field.zip(etag).is_some_and(|(field, etag)| conditions::names(field, etag, comparison))
 }
