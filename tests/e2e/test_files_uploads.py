@@ -108,13 +108,14 @@ def test_an_upload_over_http2_that_breaks_off_leaves_no_trace(site, user, at, ho
     with H2(site) as client:
         pieces = [part_of(data, at)[i : i + 10_000] for i in range(0, len(part_of(data, at)), 10_000)]
         stream = client.send(h2_fields(path, user, content_length=str(len(data))), *pieces, end=False)
+        # All of this has been read when a request behind it is answered.
+        assert client.answer(client.send(h2_fields("/files/none", user, "GET")))[0] == 404
         if how == "reset_stream":
             client.connection.reset_stream(stream)
         elif how == "goaway":
             client.connection.close_connection()
         client.flush()
         if how == "reset_stream":
-            # The connection goes on.
             assert client.answer(client.send(h2_fields("/files/none", user, "GET")))[0] == 404
     assert site.logged(path)[0]["status"] >= 400
     site.settled()
@@ -251,6 +252,9 @@ def test_a_download_goes_on_with_what_it_began(site, user, replaced):
 
 def test_uploads_and_deletions_in_any_order(site, user):
     """What is left at the end is whole."""
+    if site.stored.server == "versitygw":
+        # Which answers 409 if the folder that a file goes to is removed, for being empty, in that moment.
+        site.stored.put(f"{user.prefix}deep/er/other", b"")
     contents = [b"%d" % n * 40_000 for n in range(5)]
 
     def work(n):
