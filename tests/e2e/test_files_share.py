@@ -11,8 +11,8 @@ import pytest
 from accounts import alike, session_of
 from conftest import PASSWORD, eventually, serving
 from filesites import Bucket, encoded, refused, site, user  # noqa: F401
-from forge import foreign_claims, unb64u
-from jwks_server import ISSUER, fresh_key, issuers  # noqa: F401
+from forge import unb64u
+from jwks_server import issuers  # noqa: F401
 
 DAY = 86400
 
@@ -129,15 +129,14 @@ def test_support_makes_a_link_to_anothers_file(site, shared):
 
 def test_a_foreign_issuers_token_makes_no_link(s3, tmp_path, issuers):
     """It has no session of ours that the link could end with."""
-    issuer, stored = issuers(ISSUER, fresh_key()), Bucket(s3)
-    config = stored.toml("media") + f'[[issuers]]\nissuer = "{ISSUER}"\njwks = "{issuer.url}"\naudience = "api"\n' + """
+    issuer, stored = issuers(), Bucket(s3)
+    config = stored.toml("media") + issuer.table() + """
 [[routes]]
 path = "/files/{*key}"
 files = { store = "media", prefix = "users/{iss}/{sub}/", methods = ["GET", "PUT"], share = "1h" }
 """
     with serving(tmp_path, config) as gateway:
-        token = issuer.keys[0].token(foreign_claims(ISSUER))
-        eventually(lambda: gateway.get("/files/x", token).status_code == 404, 10, "the issuer's keys")
+        token = issuer.token()
         assert gateway.request("PUT", "/files/x", token, content=b"x").status_code == 201
         assert gateway.get("/files/x", token).content == b"x" and len(stored.keys()) == 1
         refused(gateway.post("/files/x?share", {}, token), 403, "forbidden")
