@@ -110,6 +110,11 @@ class Bucket:
     def keys(self, prefix=""):
         return sorted(key for key in self.s3.keys(self.name) if key.startswith(prefix))
 
+    def sizes(self, prefix=""):
+        """The size of every object, by key."""
+        pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
+        return {entry["Key"]: entry["Size"] for page in pages for entry in page.get("Contents", [])}
+
     def unfinished(self):
         """Uploads in parts that neither ended nor were given up."""
         return self.client.list_multipart_uploads(Bucket=self.name).get("Uploads", [])
@@ -145,8 +150,9 @@ class Folder:
         return os.getxattr(self.path / key, "user.portcullis.content-type").decode()
 
     def size(self, key):
-        file = self.path / key
-        return file.stat().st_size if file.is_file() else None
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return (self.path / key).stat().st_size
+        return None
 
     def delete(self, key):
         (self.path / key).unlink()
@@ -154,6 +160,11 @@ class Folder:
     def keys(self, prefix=""):
         files = (str(file.relative_to(self.path)) for file in self.path.rglob("*") if file.is_file())
         return sorted(key for key in files if key.startswith(prefix) and not key.startswith(self.UPLOADS))
+
+    def sizes(self, prefix=""):
+        """Of files that go meanwhile, none."""
+        sizes = {key: self.size(key) for key in self.keys(prefix)}
+        return {key: size for key, size in sizes.items() if size is not None}
 
     def unfinished(self):
         return list(self.path.glob(f"{self.UPLOADS}/*"))
