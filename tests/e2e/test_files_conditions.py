@@ -209,6 +209,9 @@ def test_b49_a_file_under_a_condition(site, owner, name):
     if "no_quotes" in name and site.stored.kind == "s3":
         # S3 takes tags without quotes.
         status = {200: 304, 412: 200}[status]
+    if name in ("failed_before_no_news", "failed_date_before_no_news") and site.stored.server == "minio":
+        # It looks at If-None-Match first, and nothing of the file is in its answer either.
+        status = 304
     fields = filled(owner, fields)
     with Wire(site.gateway.port) as wire:
         answers = [wire.send(body_of(method, "/files/x", None, owner, **fields)).response(method) for method in ("GET", "HEAD")]
