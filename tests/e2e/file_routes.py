@@ -30,7 +30,7 @@ class S3Files:
     kind = "s3"
 
     def __init__(self, s3):
-        self.s3, self.bucket, self.client = s3, s3.bucket(), s3.client()
+        self.s3, self.server, self.bucket, self.client = s3, s3.kind, s3.bucket(), s3.client()
 
     def table(self, name="media", **extra) -> str:
         return self.s3.store(name, self.bucket, **extra)
@@ -54,7 +54,7 @@ class S3Files:
 class FolderFiles:
     """A folder of its own, seen from the operator's side."""
 
-    kind = "directory"
+    kind = server = "directory"
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder / f"files-{uuid.uuid4().hex[:6]}"

@@ -131,7 +131,9 @@ def test_threat_prefix_escape(site, method, query):
             link = answer.get("location")
             for through, put in [(get(link, method="GET"), "GET"), (get(link, "localhost", "Content-Length: 4", method="PUT") + b"evil", "PUT")]:
                 assert not site.sees(site.ask(through, put)), (target, link)
-    assert len(sent) > 6000 and set(statuses) <= ALLOWED, {status: some[:3] for status, some in statuses.items()}
+    # minio refuses names it calls bad (`.. `) with a 400 that says why in a document, which an answer to HEAD has none of.
+    allowed = ALLOWED | ({502} if method == "HEAD" and site.files.server == "minio" else set())
+    assert len(sent) > 6000 and set(statuses) <= allowed, {status: some[:3] for status, some in statuses.items()}
     assert len(statuses[400]) > 3000
     if method in ("POST", "PUT"):
         assert statuses[201], "names that are merely odd are names"
