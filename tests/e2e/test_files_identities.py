@@ -7,7 +7,7 @@ import uuid
 
 import pytest
 
-from conftest import Gateway, serving
+from conftest import serving
 from file_routes import Client, FolderFiles, S3Files, code_of, files_route
 from jwks_server import ISSUER, OTHER, JwksServer, fresh_key
 

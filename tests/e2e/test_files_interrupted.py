@@ -12,7 +12,7 @@ import pytest
 from conftest import eventually, serving
 from fake_s3 import ETAG, OBJECT, FakeS3, an_object, answer, error, good, head
 from file_routes import Client, code_of, files_route
-from wire import Closed, Wire, get
+from wire import Wire, get
 
 UNAVAILABLE, TIMEOUT, BROKEN = (503, "file_store_unavailable"), (504, "file_store_timeout"), (502, "file_store_error")
 ROUTE = files_route("/files/{*key}", "media", "users/{sub}/", methods=["GET", "PUT", "DELETE"], list=True, share="1h", max_size="64MiB")

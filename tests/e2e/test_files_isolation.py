@@ -153,7 +153,7 @@ def test_threat_prefix_escape_by_host_and_version(site):
             answer = site.attack(target, host=host)
             assert answer.status in (400, 404) and not site.sees(answer), (host, target, answer)
     fields = ["X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Uri", "X-Forwarded-Prefix", "X-User-Id", "X-Amz-Copy-Source", "X-Forwarded-Host", "Destination"]
-    head = [f"{name}: /files/users/{site.b.id}/known.txt" for name in fields] + [f"X-HTTP-Method-Override: DELETE", f"X-User-Id: {site.b.id}"]
+    head = [f"{name}: /files/users/{site.b.id}/known.txt" for name in fields] + ["X-HTTP-Method-Override: DELETE", f"X-User-Id: {site.b.id}"]
     answer = site.ask(get("/files/known.txt", "localhost", f"Authorization: Bearer {site.a.access}", *head))
     assert not site.sees(answer) and answer.status in (400, 404), answer
 
