@@ -86,6 +86,8 @@ pub struct Reservation {
     name: String,
     room: Total,
     whole: Total,
+    /// By a smaller object that replaces a larger one, in bytes.
+    freed: u64,
     stored: bool,
 }
 
@@ -108,7 +110,7 @@ impl Store {
         usage.count(&*self.backend, key.prefix()).await?;
         let old = self.backend.size(key).await?;
         let whole = Total { bytes: size, objects: 1 };
-        // What is replaced by less is no room for others before it is counted again.
+        // What is replaced by less is no room for others before it is replaced.
         let room = old.map_or(whole, |old| Total { bytes: size.saturating_sub(old), objects: 0 });
         let mut state = usage.state.lock();
         let used = state.used();
@@ -127,7 +129,8 @@ impl Store {
         }
         drop(state);
         drop(admission);
-        Ok(Reservation { usage, name: key.name().to_owned(), room, whole, stored: false })
+        let freed = old.unwrap_or_default().saturating_sub(size);
+        Ok(Reservation { usage, name: key.name().to_owned(), room, whole, freed, stored: false })
     }
 
     /// Something below `prefix` was removed: how much cannot be known when several remove it.
@@ -154,6 +157,9 @@ impl Drop for Reservation {
         if self.stored {
             let more = if state.disturbed { self.whole } else { self.room };
             state.stored = state.stored.plus(more);
+            if !state.disturbed {
+                state.stored.bytes = state.stored.bytes.saturating_sub(self.freed);
+            }
             state.stored_meanwhile = state.stored_meanwhile.plus(more);
         } else {
             // A store that failed may have the object all the same.

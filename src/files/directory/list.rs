@@ -22,7 +22,13 @@ const BEHIND: &str = "\u{10FFFF}";
 const SEARCHED: usize = 1000;
 
 pub fn list(root: &Root, list: &List, caller: &Caller) -> Result<Page, FileError> {
-    let after = match Span::of(&list.prefix, list.after.as_deref()) {
+    // Only a listing with folders goes on behind one. Nothing lies between a name and the same name with a NUL, which
+    // means no folder.
+    let after = list.after.as_deref().map(|after| match after.ends_with(BEHIND) && !list.folders {
+        true => format!("{after}\0"),
+        false => after.to_owned(),
+    });
+    let after = match Span::of(&list.prefix, after.as_deref()) {
         Span::Nothing => return Ok(Page::default()),
         Span::All => None,
         Span::After(rest) => Some(rest),

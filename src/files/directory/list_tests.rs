@@ -49,7 +49,7 @@ fn naive<'a>(keys: &'a BTreeSet<String>, prefix: &str, after: Option<&str>, fold
     let behind = |key: &str| match after {
         None => true,
         Some(after) => match after.strip_suffix(BEHIND) {
-            Some(folder) if folder.is_empty() || folder.ends_with('/') => {
+            Some(folder) if folders && (folder.is_empty() || folder.ends_with('/')) => {
                 key > after && !key.starts_with(folder)
             }
             _ => key > after,

@@ -39,9 +39,7 @@ impl Refusal {
             status,
             code: element(&document, "Code").unwrap_or_default(),
             message: element(&document, "Message").unwrap_or_default(),
-            retry_after: text(header::RETRY_AFTER)
-                .and_then(|s| s.trim().parse().ok())
-                .map(Duration::from_secs),
+            retry_after: text(header::RETRY_AFTER).and_then(wait),
             size: size.or_else(|| element(&document, "ActualObjectSize")?.parse().ok()),
         }
     }
@@ -111,7 +109,9 @@ where
         SdkError::DispatchFailure(e) if e.is_timeout() => {
             FileError::Timeout("no answer of S3 in time".into())
         }
-        SdkError::DispatchFailure(e) if e.is_other() => {
+        SdkError::DispatchFailure(e)
+            if e.as_connector_error().is_some_and(|e| is_parse_error(&causes(e))) =>
+        {
             FileError::Broken("the answer of S3 is not HTTP as it should be".into())
         }
         SdkError::DispatchFailure(e) => match e.as_connector_error() {
@@ -127,6 +127,13 @@ where
         }),
         other => FileError::Broken(printable(&format!("{}", DisplayErrorContext(other)))),
     }
+}
+
+/// The SDK tells what hyper could not parse from what was cut off by its words only.
+fn is_parse_error(causes: &str) -> bool {
+    ["invalid HTTP", "invalid content-length", "unexpected transfer-encoding", "message head is too large"]
+        .iter()
+        .any(|words| causes.contains(words))
 }
 
 fn wait(seconds: &str) -> Option<Duration> {
