@@ -1,0 +1,86 @@
+"""A browser's own fetch against file routes; skipped where there is no Chromium (Debian: chromium)."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from conftest import PASSWORD
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+PAGE = """
+<!doctype html><title>files</title><pre id="result">running</pre><script>
+const hex = async (buffer) => [...new Uint8Array(await crypto.subtle.digest("SHA-256", buffer))].map((b) => b.toString(16).padStart(2, "0")).join("");
+(async () => {
+  const out = {};
+  try {
+    const login = await fetch("/auth/login", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ email: "EMAIL", password: "PASSWORD" }) });
+    const headers = { Authorization: "Bearer " + (await login.json()).access_token };
+    out.sizes = {};
+    for (const size of [0, 1, 65536, 5000000]) {
+      const content = new Uint8Array(size).map((_, n) => (n * 31) % 251);
+      const url = "/files/" + encodeURIComponent("ein Fünftel + 20% " + size + ".bin");
+      const put = await fetch(url, { method: "PUT", headers, body: content });
+      const got = await fetch(url, { headers });
+      out.sizes[size] = [put.status, got.status, (await hex(await got.arrayBuffer())) === (await hex(content))];
+    }
+    const url = "/files/" + encodeURIComponent("ein Fünftel + 20% 65536.bin");
+    const part = await fetch(url, { headers: { ...headers, Range: "bytes=10-19" } });
+    out.part = [part.status, [...new Uint8Array(await part.arrayBuffer())]];
+    const etag = (await fetch(url, { method: "HEAD", headers })).headers.get("ETag");
+    out.unchanged = (await fetch(url, { headers: { ...headers, "If-None-Match": etag }, cache: "no-store" })).status;
+    out.refused = (await fetch(url)).status;
+    out.listed = (await (await fetch("/files/?list", { headers })).json()).objects.length;
+    const link = (await (await fetch(url + "?share", { method: "POST", headers })).json()).url;
+    out.shared = (await (await fetch(link)).arrayBuffer()).byteLength;
+    // A page that somebody stored runs nothing with the rights of this one.
+    await fetch("/files/evil.html", { method: "PUT", headers: { ...headers, "Content-Type": "text/html" }, body: "<script>parent.postMessage('ran', '*')<" + "/script>" });
+    const evil = (await (await fetch("/files/evil.html?share", { method: "POST", headers })).json()).url;
+    out.evil = await new Promise((resolve) => {
+      addEventListener("message", () => resolve("ran"));
+      const frame = document.createElement("iframe");
+      frame.onload = () => setTimeout(() => resolve("shown"), 200);
+      frame.src = evil;
+      document.body.append(frame);
+    });
+  } catch (error) { out.error = String(error); }
+  document.getElementById("result").textContent = "done " + JSON.stringify(out);
+})();
+</script>
+"""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
+def test_a_browsers_fetch_stores_and_reads_files(gateways, s3, tmp_path):
+    email = "ann@example.com"
+    page = PAGE.replace("EMAIL", email).replace("PASSWORD", PASSWORD)
+    gateway = gateways(s3.store("media", s3.bucket()) + f"""
+[[routes]]
+path = "/files/{{*key}}"
+files = {{ store = "media", prefix = "users/{{sub}}/", methods = ["GET", "PUT"], share = "1h" }}
+[[routes]]
+path = "/page"
+auth = "none"
+respond = {{ content_type = "text/html; charset=utf-8", body = '''{page}''' }}
+""")
+    gateway.register(email)
+    # crypto.subtle wants a secure context, which localhost is.
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync",
+         "--disable-component-update", f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=60000", "--timeout=60000", "--dump-dom",
+         f"http://localhost:{gateway.port}/page"],
+        capture_output=True, text=True, timeout=120)
+    found = re.search(r'<pre id="result">done (.*?)</pre>', done.stdout, re.S)
+    assert found, f"{done.stdout[-500:]}\n{done.stderr[-2000:]}"
+    assert json.loads(found[1]) == {
+        "sizes": {"0": [201, 200, True], "1": [201, 200, True], "65536": [201, 200, True], "5000000": [201, 200, True]},
+        "part": [206, [n * 31 % 251 for n in range(10, 20)]],
+        "unchanged": 304,
+        "refused": 401,
+        "listed": 4,
+        "shared": 65536,
+        "evil": "shown",
+    }
