@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 
 use crate::claim_path::ClaimPath;
+use crate::percent;
 
 /// What is wrong with a prefix, and what to write instead, with a colon between.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -166,33 +167,15 @@ fn is_plain(b: u8) -> bool {
 }
 
 fn push_escaped(out: &mut String, value: &str) {
-    for (at, b) in value.bytes().enumerate() {
-        // No value is, or makes up with what stands around it, a dot segment.
-        if is_plain(b) && !(at == 0 && b == b'.') {
-            out.push(char::from(b));
-        } else {
-            let digit = |n: u8| char::from_digit(n.into(), 16).map_or('0', |d| d.to_ascii_uppercase());
-            out.extend(['%', digit(b >> 4), digit(b & 15)]);
-        }
-    }
+    // No value is, or makes up with what stands around it, a dot segment.
+    let (first, rest) = value.as_bytes().split_at(usize::from(!value.is_empty()));
+    percent::encode(out, first, |b| is_plain(b) && b != b'.');
+    percent::encode(out, rest, is_plain);
 }
 
 /// Whether some value looks like `text` when it is escaped.
 fn is_escaped(text: &str) -> bool {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&b, tail)) = rest.split_first() {
-        rest = tail;
-        if b != b'%' {
-            bytes.push(b);
-            continue;
-        }
-        let hex = |at: usize| tail.get(at).and_then(|b| char::from(*b).to_digit(16));
-        let (Some(high), Some(low)) = (hex(0), hex(1)) else { return false };
-        bytes.push(u8::try_from(high * 16 + low).unwrap_or_default());
-        rest = &tail[2..];
-    }
-    let Ok(value) = String::from_utf8(bytes) else { return false };
+    let Some(value) = percent::decode(text) else { return false };
     let mut again = String::with_capacity(text.len());
     push_escaped(&mut again, &value);
     !value.is_empty() && again == text

@@ -19,7 +19,7 @@
 //!   `upstream`: servers in turn, X-Forwarded-*, the echo server. `endpoints`: login, refresh and the rest. `files`: whose
 //!   object is meant (`plan`), and the stores that have it, S3 and a folder; `key_prefix`, the caller's part of a store.
 //! * `tokens`: keys, verification and its cache, revocations, refresh tokens. `store`: users and sessions, the rotation's
-//!   decision. `passwords`, `limits`, `import`, `queue`, `digest`, `addresses`: what their names say.
+//!   decision. `passwords`, `limits`, `import`, `queue`, `digest`, `addresses`, `percent`: what their names say.
 //! * `config`: `gateway.toml`, read, checked, explained. `cli`, `server`: from the command line to running services;
 //!   `background`, `admin`, `metrics`, `observed` (stores with a meter), `access_log` beside them.
 //!
@@ -62,6 +62,7 @@ pub mod limits;
 pub mod metrics;
 pub mod observed;
 pub mod passwords;
+pub mod percent;
 pub mod queue;
 pub mod reply;
 pub mod request_stream;

@@ -3,6 +3,7 @@
 use http::header::{self, HeaderName, HeaderValue};
 
 use super::store::{Found, Meta};
+use crate::percent;
 
 /// Fields that are the same for every file of a route.
 pub struct RouteHeaders {
@@ -89,14 +90,10 @@ fn disposition(name: &str) -> Option<HeaderValue> {
     let mut value = format!("attachment; filename=\"{plain}\"");
     if plain != name {
         value.push_str("; filename*=UTF-8''");
-        for b in name.bytes() {
-            // attr-char of RFC 8187.
-            if b.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&b) {
-                value.push(char::from(b));
-            } else {
-                value.push_str(&format!("%{b:02X}"));
-            }
-        }
+        // attr-char of RFC 8187.
+        percent::encode(&mut value, name.as_bytes(), |b| {
+            b.is_ascii_alphanumeric() || b"!#$&+-.^_`|~".contains(&b)
+        });
     }
     HeaderValue::from_str(&value).ok()
 }

@@ -1,5 +1,7 @@
 //! The name of an object: below a prefix, and nowhere else.
 
+use crate::percent::decode;
+
 /// S3's limit, in bytes of UTF-8.
 pub const MAX_KEY_BYTES: usize = 1024;
 
@@ -93,23 +95,6 @@ pub fn is_clean(name: &str) -> bool {
     name.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
         && !name.contains('\\')
         && !name.chars().any(char::is_control)
-}
-
-/// Percent-decoded once (RFC 3986 section 2.1).
-fn decode(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&b, tail)) = rest.split_first() {
-        rest = tail;
-        if b != b'%' {
-            bytes.push(b);
-            continue;
-        }
-        let digit = |at: usize| tail.get(at).and_then(|b| char::from(*b).to_digit(16));
-        bytes.push(u8::try_from(digit(0)? * 16 + digit(1)?).ok()?);
-        rest = &tail[2..];
-    }
-    String::from_utf8(bytes).ok()
 }
 
 #[cfg(test)]

@@ -222,10 +222,11 @@ mod tests {
 
     #[tokio::test]
     async fn an_unknown_user_costs_as_much_as_a_known_one() {
-        let hasher = Hasher::start(8, 1, 8).unwrap();
+        // So cheap that some of them run without a break, however busy the machine is.
+        let hasher = Hasher::start(4, 1, 8).unwrap();
         let hash = hasher.hash(b"password").await.unwrap();
         let (mut known, mut unknown) = (vec![], vec![]);
-        for _ in 0..15 {
+        for _ in 0..200 {
             for (hash, times) in [(Some(hash.as_str()), &mut known), (None, &mut unknown)] {
                 let begun = Instant::now();
                 hasher.verify(hash, b"guess").await.unwrap();

@@ -9,6 +9,7 @@ use super::failure::of_sdk;
 use crate::clock::Timestamp;
 use crate::files::error::FileError;
 use crate::files::store::{Entry, List, Page};
+use crate::percent;
 
 /// One page. Its end is told by the last entry, not by S3's own token, which names the bucket's insides.
 pub async fn list(client: &Client, bucket: &str, list: &List) -> Result<Page, FileError> {
@@ -25,7 +26,11 @@ pub async fn list(client: &Client, bucket: &str, list: &List) -> Result<Page, Fi
         .await
         .map_err(|e| of_sdk(&e))?;
     let encoded = answer.encoding_type() == Some(&EncodingType::Url);
-    let plain = |text: &str| if encoded { decoded(text) } else { Some(text.to_owned()) };
+    // `application/x-www-form-urlencoded`: a plus is a space.
+    let plain = |text: &str| match encoded {
+        true => percent::decode(&text.replace('+', " ")),
+        false => Some(text.to_owned()),
+    };
     let mut entries = BTreeMap::new();
     for object in answer.contents() {
         let Some(key) = object.key().and_then(plain) else { continue };
@@ -48,23 +53,4 @@ pub async fn list(client: &Client, bucket: &str, list: &List) -> Result<Page, Fi
     // Servers differ in what a prefix is to them; what lies elsewhere is nobody's business here.
     entries.retain(|key, _| key.starts_with(&list.prefix));
     Ok(Page { entries: entries.into_values().collect(), more: answer.is_truncated().unwrap_or(false) })
-}
-
-/// `application/x-www-form-urlencoded`, as S3 encodes keys: a plus is a space.
-fn decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.as_bytes();
-    while let Some((&b, tail)) = rest.split_first() {
-        rest = tail;
-        match b {
-            b'+' => bytes.push(b' '),
-            b'%' => {
-                let digit = |at: usize| tail.get(at).and_then(|b| char::from(*b).to_digit(16));
-                bytes.push(u8::try_from(digit(0)? * 16 + digit(1)?).ok()?);
-                rest = &tail[2..];
-            }
-            b => bytes.push(b),
-        }
-    }
-    String::from_utf8(bytes).ok()
 }

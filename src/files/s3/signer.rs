@@ -25,6 +25,7 @@ use super::credentials::{Held, Keys, causes};
 use crate::clock::Timestamp;
 use crate::files::error::FileError;
 use crate::files::store::Write;
+use crate::percent;
 
 /// How long a signature is used again. S3 accepts it for a quarter of an hour; what is left is for clocks that differ.
 const REUSED: Duration = Duration::from_secs(300);
@@ -210,13 +211,7 @@ impl Signer {
 /// Percent-encoded as the signature has it: all but unreserved characters (RFC 3986 section 2.3), and the slashes of a key.
 fn encoded(text: &str, is_key: bool) -> String {
     let mut out = String::with_capacity(text.len() + 16);
-    for b in text.bytes() {
-        if b.is_ascii_alphanumeric() || b"-._~".contains(&b) || (is_key && b == b'/') {
-            out.push(char::from(b));
-        } else {
-            let digit = |n: u8| char::from_digit(n.into(), 16).map_or('0', |d| d.to_ascii_uppercase());
-            out.extend(['%', digit(b >> 4), digit(b & 15)]);
-        }
-    }
+    let unreserved = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+    percent::encode(&mut out, text.as_bytes(), |b| unreserved(b) || (is_key && b == b'/'));
     out
 }
