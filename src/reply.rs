@@ -12,7 +12,7 @@ use pingora_proxy::Session;
 use crate::fault::Fault;
 use crate::files::Download;
 use crate::target::Edits;
-use crate::{body, edit, request_stream};
+use crate::{body, edit};
 
 /// The fault behind an error pingora reports, `None` when the client has gone and nobody is left to answer.
 pub fn fault_of(e: &Error) -> Option<Fault> {
@@ -206,7 +206,6 @@ pub async fn stream(
         head.insert_header(REQUEST_ID, request_id)?;
         Ok(head)
     };
-    request_stream::hold_small_writes(&session.downstream_session, !bodiless);
     session.write_response_header(Box::new(head()?), bodiless).await?;
     if bodiless {
         operation.succeeded();
@@ -242,7 +241,6 @@ pub async fn stream(
         operation.sent(size);
     }
     session.downstream_session.write_response_body(Bytes::new(), true).await?;
-    request_stream::hold_small_writes(&session.downstream_session, false);
     // The end is read as well, so that the store's connection can be used again.
     match body.next().await {
         Ok(None) => operation.succeeded(),

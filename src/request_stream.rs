@@ -5,9 +5,6 @@
 //! reads through [`RequestStream`], which delivers the body whose length `head::check` found, to the byte, and keeps
 //! what comes behind it for the next request. After a 101 all bytes pass.
 //!
-//! While a file is sent, small writes are held back until a larger one follows: its head and the first bytes go out with
-//! the rest in one call, which spares a third of the work that a file of usual size makes.
-//!
 //! Bodies are not decoded here, and not limited: that is pingora's and the gateway's. HTTP/2 does not come this way.
 
 use std::io;
@@ -35,9 +32,6 @@ use crate::head::BodyLength;
 /// How much is read at a time of what arrives early.
 const EARLY_READ: usize = 1024;
 
-/// So much is held back.
-const HELD: usize = 8192;
-
 /// A client connection that ends, for its reader, where the request in hand ends.
 #[derive(Debug)]
 pub struct RequestStream {
@@ -49,9 +43,6 @@ pub struct RequestStream {
     most_ahead: usize,
     /// The request became a tunnel. Set by the gateway while pingora holds the stream.
     tunnel: AtomicBool,
-    /// Small writes are held back. Set by the gateway while pingora holds the stream.
-    holding: AtomicBool,
-    held: BytesMut,
 }
 
 /// What is still to come of the body.
@@ -69,26 +60,11 @@ pub fn open_tunnel(session: &ServerSession) {
     }
 }
 
-/// From now on small writes wait for larger ones, or for a flush, which every response ends with.
-pub fn hold_small_writes(session: &ServerSession, on: bool) {
-    let stream = session.stream().and_then(|stream| (**stream).as_any().downcast_ref::<RequestStream>());
-    if let Some(stream) = stream {
-        stream.holding.store(on, Ordering::Relaxed);
-    }
-}
-
 impl RequestStream {
     /// `most_ahead`: about how many bytes of further requests are kept while one runs.
     pub fn new(connection: Stream, most_ahead: usize) -> Self {
-        Self {
-            connection,
-            body: Body::Bytes(0),
-            ahead: BytesMut::new(),
-            most_ahead,
-            tunnel: AtomicBool::new(false),
-            holding: AtomicBool::new(false),
-            held: BytesMut::new(),
-        }
+        let (body, ahead, tunnel) = (Body::Bytes(0), BytesMut::new(), AtomicBool::new(false));
+        Self { connection, body, ahead, most_ahead, tunnel }
     }
 
     /// The stream as pingora gives it back, when the request was read to its end and the next one may begin.
@@ -130,35 +106,6 @@ impl RequestStream {
             self.ahead = arrived.split_off(end);
         }
         Ok(())
-    }
-
-    /// Sends what is held back.
-    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while !self.held.is_empty() {
-            let sent = ready!(Pin::new(&mut self.connection).poll_write(cx, &self.held))?;
-            if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.held.advance(sent);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    /// Sends what is held back together with some of `buf`; how much of `buf` went.
-    fn poll_both(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        while !self.held.is_empty() {
-            let both = [io::IoSlice::new(&self.held), io::IoSlice::new(buf)];
-            let sent = ready!(Pin::new(&mut self.connection).poll_write_vectored(cx, &both))?;
-            if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            let of_held = sent.min(self.held.len());
-            self.held.advance(of_held);
-            if sent > of_held {
-                return Poll::Ready(Ok(sent - of_held));
-            }
-        }
-        Pin::new(&mut self.connection).poll_write(cx, buf)
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -256,19 +203,7 @@ impl AsyncRead for RequestStream {
 
 impl AsyncWrite for RequestStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        if *this.holding.get_mut() && this.held.len() + buf.len() <= HELD {
-            this.held.extend_from_slice(buf);
-            return Poll::Ready(Ok(buf.len()));
-        }
-        if this.held.is_empty() {
-            return Pin::new(&mut this.connection).poll_write(cx, buf);
-        }
-        if this.connection.is_write_vectored() {
-            return this.poll_both(cx, buf);
-        }
-        ready!(this.poll_held(cx))?;
-        Pin::new(&mut this.connection).poll_write(cx, buf)
+        Pin::new(&mut self.connection).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -276,7 +211,6 @@ impl AsyncWrite for RequestStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        ready!(self.poll_held(cx))?;
         Pin::new(&mut self.connection).poll_write_vectored(cx, bufs)
     }
 
@@ -285,12 +219,10 @@ impl AsyncWrite for RequestStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_held(cx))?;
         Pin::new(&mut self.connection).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.poll_held(cx))?;
         Pin::new(&mut self.connection).poll_shutdown(cx)
     }
 }
@@ -298,8 +230,6 @@ impl AsyncWrite for RequestStream {
 #[async_trait]
 impl Shutdown for RequestStream {
     async fn shutdown(&mut self) {
-        // What is held back belongs to an answer that broke off: its client is to see as much as there is of it.
-        let _ = std::future::poll_fn(|cx| self.poll_held(cx)).await;
         Shutdown::shutdown(&mut *self.connection).await;
     }
 }

@@ -26,10 +26,18 @@ BINARY = pathlib.Path(os.environ.get("PORTCULLIS_BIN", ROOT / "target/debug/port
 PASSWORD = "correct horse battery staple"
 
 
+GIVEN = set()
+
+
 def free_port() -> int:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    """A port that nobody listens on, and that was not given to anybody before: the system may offer the same one twice."""
+    while True:
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        if port not in GIVEN:
+            GIVEN.add(port)
+            return port
 
 
 def eventually(condition, timeout=10.0, what="condition"):

@@ -64,7 +64,7 @@ def test_admin_is_not_on_the_public_listener(api):
 def test_readyz_tells_the_truth_while_stopping(api):
     """Draining: not ready any more, still alive."""
     assert admin(api, "/readyz").json() == {
-        "ready": True, "users": "ok", "sessions": "ok", "revocations": "ok", "draining": False, "unresolved_upstreams": [],
+        "ready": True, "users": "ok", "sessions": "ok", "revocations": "ok", "draining": False, "file_stores": {}, "unresolved_upstreams": [],
     }
     with Wire(api.port) as wire:
         wire.send(get("/public/x?delay=1500"))
