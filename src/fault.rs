@@ -115,6 +115,12 @@ impl Fault {
         }
     }
 
+    /// The same for every cause: whoever tries links learns nothing.
+    pub fn invalid_share_link(cause: &str) -> Self {
+        let detail = "The link is not valid (any more). Ask whoever sent it for another.";
+        Self::new(403, "invalid_share_link", detail).caused_by(cause)
+    }
+
     pub fn not_found() -> Self {
         Self::new(404, "not_found", "Nothing is served at this address.")
     }

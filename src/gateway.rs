@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::access_log::AccessLog;
-use crate::auth::{Authenticator, IdentityHeaders, Links, Permitted, authorize};
+use crate::auth::{Authenticated, Authenticator, IdentityHeaders, Links, Permitted, authorize};
 use crate::clock::Timestamp;
 use crate::config::Limits;
 use crate::context::{Answered, Context, InFlight, RequestIds};
@@ -64,14 +64,8 @@ impl Gateway {
         let host = self.receive(session, ctx)?;
         let path = clean_path(session)?;
         let route = self.route(session, ctx, &host, &path)?;
-        let permitted = match self.shared(session, &route, &path, now).await? {
-            Some(permitted) => permitted,
-            None => {
-                let headers = &session.req_header().headers;
-                let identity = self.auth.authenticate(route.policy.auth, headers, path.query(), now).await?;
-                authorize(&route.policy.require, identity)?
-            }
-        };
+        let caller = self.authenticate(session, &route, &path, now).await?;
+        let permitted = authorize(&route.policy.require, caller)?;
         self.admit(session, ctx, &route, &permitted, now).await?;
         self.dispatch(session, ctx, &route, path, permitted, now).await
     }
@@ -111,6 +105,24 @@ impl Gateway {
             Err(NoMatch::NotFound) => Err(Fault::not_found()),
             Err(NoMatch::MethodNotAllowed { allow }) => Err(Fault::method_not_allowed(allow.to_owned())),
         }
+    }
+
+    /// Who is calling. Whoever comes by a share link is nobody else: other credentials are not looked at.
+    async fn authenticate(
+        &self,
+        session: &Session,
+        route: &Route,
+        path: &CleanPath,
+        now: Timestamp,
+    ) -> Result<Authenticated, Fault> {
+        let request = session.req_header();
+        if let Target::Files(files) = &route.target
+            && let Some(token) = files.link_token(request.method.as_str(), path.query())
+        {
+            return Box::pin(self.links.verify(&token, files.store_name(), path.as_str(), now)).await;
+        }
+        let identity = self.auth.authenticate(route.policy.auth, &request.headers, path.query(), now).await?;
+        Ok(identity.into())
     }
 
     /// Limits that depend on the route and the caller: 413 and 429.
@@ -359,8 +371,10 @@ impl ProxyHttp for Gateway {
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, ctx: &mut Context) -> FailToProxy {
         let silent = FailToProxy { error_code: 0, can_reuse_downstream: false };
-        let fault = ctx.fault.take().or_else(|| reply::fault_of(e));
-        let Some(fault) = fault.filter(|_| session.response_written().is_none()) else { return silent };
+        if session.response_written().is_some() {
+            return silent;
+        }
+        let Some(fault) = ctx.fault.take().or_else(|| reply::fault_of(e)) else { return silent };
         if *e.esource() == ErrorSource::Upstream
             && let Some(Target::Upstream(upstream)) = ctx.route.as_deref().map(|r| &r.target)
             && fault.status != 503

@@ -1,12 +1,11 @@
-//! From a share link to what it permits, for as long as the session that made it lives.
+//! From the token of a share link to what it grants, for as long as the session that made it lives.
 
 use std::sync::Arc;
 
-use super::Permitted;
-use super::policy::authorize_link;
+use super::Authenticated;
 use crate::clock::Timestamp;
 use crate::fault::Fault;
-use crate::store::{FamilyState, Sessions};
+use crate::store::{Family, FamilyState, Sessions};
 use crate::tokens::{Revocations, ShareLinks};
 
 pub struct Links {
@@ -20,7 +19,7 @@ impl Links {
         Self { tokens, sessions, revocations }
     }
 
-    /// What `token` permits with `path`, of a route that serves `store`.
+    /// Whoever holds `token`, a link to `path` of a route that serves `store`.
     ///
     /// Revocations are forgotten once no access token needs them, and a link may live longer: so the session store is asked
     /// as well.
@@ -33,33 +32,21 @@ impl Links {
         store: &str,
         path: &str,
         now: Timestamp,
-    ) -> Result<Permitted, Fault> {
-        let grant = self
-            .tokens
-            .decode(token, store, path, now)
-            .ok_or_else(|| refused("not a link of ours, or expired"))?;
+    ) -> Result<Authenticated, Fault> {
+        let refused = |cause| Err(Fault::invalid_share_link(cause));
+        let Some(grant) = self.tokens.decode(token, store, path, now) else {
+            return refused("not a link of ours, or expired");
+        };
         let live = self.sessions.list(&grant.user, now).await?;
-        let session =
-            live.iter().find(|family| family.id == grant.session && family.state == FamilyState::Active);
-        let Some(session) = session else { return Err(refused("its session has ended")) };
+        let is_its = |family: &&Family| family.id == grant.session && family.state == FamilyState::Active;
+        let Some(session) = live.iter().find(is_its) else { return refused("its session has ended") };
         if self.revocations.is_revoked(Some(session.id), session.began, &grant.user) {
-            return Err(refused("its session is revoked"));
+            return refused("its session is revoked");
         }
         if self.revocations.is_deaf(now) {
-            return Err(Fault::unavailable(
-                "store_unavailable",
-                "whether the session was revoked is not known",
-            ));
+            let cause = "whether the session was revoked is not known";
+            return Err(Fault::unavailable("store_unavailable", cause));
         }
-        Ok(authorize_link(grant))
+        Ok(Authenticated::Link(Arc::new(grant)))
     }
-}
-
-fn refused(cause: &str) -> Fault {
-    Fault::new(
-        403,
-        "invalid_share_link",
-        "The link is not valid (any more). Ask whoever sent it for another.",
-    )
-    .caused_by(cause)
 }

@@ -11,4 +11,4 @@ pub use authenticate::Authenticator;
 pub use headers::IdentityHeaders;
 pub use identity::Identity;
 pub use links::Links;
-pub use policy::{Permitted, authorize};
+pub use policy::{Authenticated, Permitted, authorize};

@@ -9,52 +9,51 @@ use crate::config::Require;
 use crate::fault::Fault;
 use crate::tokens::{Claims, ShareGrant};
 
-/// Proof that the route's policy was evaluated and passed. Holds whom it passed for, if anybody.
+/// Who is calling, as far as that was found out.
 #[derive(Clone, Debug)]
-pub struct Permitted(Passed);
-
-#[derive(Clone, Debug)]
-enum Passed {
+pub enum Authenticated {
     Anonymous,
-    Identity(Arc<Identity>),
+    User(Arc<Identity>),
+    /// Anybody who holds this share link. It stands for what its maker was permitted when it was made.
     Link(Arc<ShareGrant>),
 }
 
+impl From<Option<Arc<Identity>>> for Authenticated {
+    fn from(identity: Option<Arc<Identity>>) -> Self {
+        identity.map_or(Self::Anonymous, Self::User)
+    }
+}
+
+/// Proof that the route's policy was evaluated and passed. Holds whom it passed for.
+#[derive(Clone, Debug)]
+pub struct Permitted(Authenticated);
+
 impl Permitted {
+    pub fn caller(&self) -> &Authenticated {
+        &self.0
+    }
+
     pub fn identity(&self) -> Option<&Arc<Identity>> {
         match &self.0 {
-            Passed::Identity(identity) => Some(identity),
-            _ => None,
-        }
-    }
-
-    /// The share link the caller holds, who is anybody.
-    pub fn link(&self) -> Option<&Arc<ShareGrant>> {
-        match &self.0 {
-            Passed::Link(grant) => Some(grant),
-            _ => None,
+            Authenticated::User(identity) => Some(identity),
+            Authenticated::Anonymous | Authenticated::Link(_) => None,
         }
     }
 }
 
-/// A link stands for what its maker was permitted when it was made. Only `Links` finds that out.
-pub(super) fn authorize_link(grant: ShareGrant) -> Permitted {
-    Permitted(Passed::Link(Arc::new(grant)))
-}
-
-/// Evaluates `require` for `identity`.
+/// Evaluates `require` for `caller`.
 ///
 /// # Errors
 /// 403 naming, in the log only, what is missing. An anonymous caller passes an empty `require` only.
-pub fn authorize(require: &Require, identity: Option<Arc<Identity>>) -> Result<Permitted, Fault> {
-    let missing = match &identity {
-        Some(identity) => unmet(require, &identity.claims),
-        None if require.is_empty() => None,
-        None => Some("the caller is anonymous".into()),
+pub fn authorize(require: &Require, caller: Authenticated) -> Result<Permitted, Fault> {
+    let missing = match &caller {
+        Authenticated::User(identity) => unmet(require, &identity.claims),
+        Authenticated::Anonymous if !require.is_empty() => Some("the caller is anonymous".into()),
+        Authenticated::Anonymous | Authenticated::Link(_) => None,
     };
     match missing {
         Some(cause) => Err(Fault::forbidden(cause)),
-        None => Ok(Permitted(identity.map_or(Passed::Anonymous, Passed::Identity))),
+        None => Ok(Permitted(caller)),
     }
 }
 

@@ -40,7 +40,6 @@ use crate::reply::Reply;
 use crate::tokens::{Claims, ShareGrant, ShareLinks};
 
 pub use plan::Plan;
-pub use query::link_token;
 
 /// A store under the name the configuration has for it. Routes share it.
 pub struct Store {
@@ -119,9 +118,9 @@ impl Files {
         &self.store.name
     }
 
-    /// Whether share links are made here, and good here.
-    pub fn makes_links(&self) -> bool {
-        self.policy.share.is_some()
+    /// The token of the share link by which a request was made, where there are any.
+    pub fn link_token(&self, method: &str, query: Option<&str>) -> Option<String> {
+        self.policy.share.and_then(|_| query::link_token(method, query))
     }
 
     /// The part of a matched path that names the file: canonical, percent-encoded.

@@ -12,7 +12,6 @@ use super::query::Query;
 use super::range::ByteRange;
 use super::store::{Conditions, List, Read, Write};
 use super::{Caller, Files, Request};
-use crate::config;
 use crate::fault::Fault;
 use crate::tokens::{Claims, ShareMethod};
 
@@ -360,12 +359,6 @@ impl IfRange {
     }
 }
 
-/// The quota of the route, for `carry_out`.
-pub fn exceeds(quota: &config::Quota, size: u64) -> Option<Fault> {
-    let bytes = quota.bytes.filter(|bytes| size > *bytes)?;
-    Some(too_large(size, bytes))
-}
-
 /// The cursor behind an entry whose name below the caller's prefix is `name`.
 pub fn cursor(name: &str) -> String {
     // Never empty, also where the name is.
@@ -416,7 +409,7 @@ fn unsupported(headers: &HeaderMap, name: &HeaderName) -> Result<(), Fault> {
     Err(Fault::bad_request("unsupported_precondition", detail))
 }
 
-fn too_large(size: u64, limit: u64) -> Fault {
+pub(super) fn too_large(size: u64, limit: u64) -> Fault {
     Fault::new(413, "file_too_large", format!("The file has {size} bytes; at most {limit} are taken."))
         .numbers(vec![("size", size), ("limit", limit)])
         .closing()
@@ -430,10 +423,5 @@ fn invalid_name(e: KeyError) -> Fault {
 }
 
 fn no_link() -> Fault {
-    Fault::new(
-        403,
-        "invalid_share_link",
-        "The link is not valid (any more). Ask whoever sent it for another.",
-    )
-    .caused_by("the link does not allow this")
+    Fault::invalid_share_link("the link does not allow this")
 }

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::Store;
 use super::error::FileError;
 use super::key::ObjectKey;
-use super::plan::exceeds;
+use super::plan::too_large;
 use super::store::{Entry, FileStore, List};
 use crate::config::Quota;
 use crate::fault::Fault;
@@ -102,8 +102,8 @@ impl Store {
         size: u64,
         quota: &Quota,
     ) -> Result<Reservation, FileError> {
-        if let Some(fault) = exceeds(quota, size) {
-            return Err(FileError::Client(fault));
+        if let Some(limit) = quota.bytes.filter(|limit| size > *limit) {
+            return Err(FileError::Client(too_large(size, limit)));
         }
         let usage = self.usages.of(key.prefix());
         let admission = usage.admission.lock().await;

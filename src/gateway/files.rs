@@ -6,39 +6,17 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_core::{Error, ErrorType, Result as PingoraResult};
 use pingora_proxy::Session;
 
-use super::{Gateway, Outcome};
-use crate::auth::Permitted;
+use super::Outcome;
+use crate::auth::{Authenticated, Permitted};
 use crate::body::Incoming;
-use crate::clock::Timestamp;
 use crate::context::Context;
 use crate::fault::Fault;
 use crate::files::error::FileError;
 use crate::files::store::Content;
-use crate::files::{Answer, Caller, Download, Files, Request, link_token};
+use crate::files::{Answer, Caller, Download, Files, Request};
 use crate::reply::{self, Broken};
 use crate::route::CleanPath;
-use crate::target::{Route, Target};
-
-impl Gateway {
-    /// What a share link permits, where the request was made by one. Who is calling does not matter then: no other
-    /// credentials are looked at.
-    pub(super) async fn shared(
-        &self,
-        session: &Session,
-        route: &Route,
-        path: &CleanPath,
-        now: Timestamp,
-    ) -> Result<Option<Permitted>, Fault> {
-        let Target::Files(files) = &route.target else { return Ok(None) };
-        if !files.makes_links() {
-            return Ok(None);
-        }
-        let Some(token) = link_token(session.req_header().method.as_str(), path.query()) else {
-            return Ok(None);
-        };
-        self.links.verify(&token, files.store_name(), path.as_str(), now).await.map(Some)
-    }
-}
+use crate::target::Edits;
 
 pub(super) async fn serve_files(
     files: &Files,
@@ -47,10 +25,10 @@ pub(super) async fn serve_files(
     permitted: &Permitted,
 ) -> Result<Outcome, Fault> {
     let head = session.req_header();
-    let caller = match (permitted.link(), permitted.identity()) {
-        (Some(grant), _) => Caller::Link(grant),
-        (None, Some(identity)) => Caller::User(&identity.claims),
-        (None, None) => Caller::Anonymous,
+    let caller = match permitted.caller() {
+        Authenticated::Link(grant) => Caller::Link(grant),
+        Authenticated::User(identity) => Caller::User(&identity.claims),
+        Authenticated::Anonymous => Caller::Anonymous,
     };
     let request = Request {
         method: head.method.as_str(),
@@ -85,7 +63,7 @@ pub(super) async fn send_file(
     ctx: &mut Context,
     download: Download,
 ) -> PingoraResult<()> {
-    let nothing = crate::target::Edits::default();
+    let nothing = Edits::default();
     let route = ctx.route.clone();
     let edits = route.as_ref().map_or(&nothing, |route| &route.edits.response);
     match reply::stream(session, download, edits, &ctx.request_id).await {

@@ -148,6 +148,18 @@ def test_s3_ends_in_the_middle_of_an_object(site, how, size):
     assert site.cause(before)
 
 
+def test_the_access_log_says_that_an_object_broke_off(site):
+    """The status went out before: only the code tells a whole answer from half of one."""
+    def script(request):
+        request.send(head(200, f"ETag: {ETAG}", length=20) + OBJECT[:10])
+        request.close()
+
+    site.fake.script, logged = script, len(site.gateway.access_log())
+    assert not site.download().complete
+    line = eventually(lambda: next((line for line in site.gateway.access_log()[logged:] if line["method"] == "GET"), None), what="a line")
+    assert (line["status"], line["code"], line["bytes_out"]) == (200, "file_store_unavailable", 10)
+
+
 @pytest.mark.parametrize("what", ["head", "body", "interim answers"])
 def test_s3_answers_slowly(site, what):
     """A byte now and then is an answer, as long as it comes in time."""
@@ -367,7 +379,7 @@ def test_client_leaves_in_the_middle_of_an_upload(patient):
     patient.fake.script = script
     with Wire(patient.gateway.port) as wire:
         wire.send(get("/files/x", "localhost", patient.bearer, f"Content-Length: {len(BIG)}", method="PUT"), BIG[:3_000_000])
-        eventually(lambda: patient.fake.requests[-1].method == "PUT" and len(patient.fake.requests[-1].received) > 1_000_000, what="the upload running")
+        eventually(lambda: patient.fake.requests and patient.fake.requests[-1].method == "PUT" and len(patient.fake.requests[-1].received) > 1_000_000, what="the upload running")
     eventually(lambda: ended, what="S3 seeing the end")
     assert ended[0] <= 3_000_000
 
