@@ -12,7 +12,7 @@ use pingora_proxy::Session;
 use crate::fault::Fault;
 use crate::files::Download;
 use crate::target::Edits;
-use crate::{body, edit};
+use crate::{body, edit, request_stream};
 
 /// The fault behind an error pingora reports, `None` when the client has gone and nobody is left to answer.
 pub fn fault_of(e: &Error) -> Option<Fault> {
@@ -206,6 +206,9 @@ pub async fn stream(
         head.insert_header(REQUEST_ID, request_id)?;
         Ok(head)
     };
+    if !bodiless {
+        request_stream::hold_small_writes(&session.downstream_session);
+    }
     session.write_response_header(Box::new(head()?), bodiless).await?;
     if bodiless {
         operation.succeeded();
@@ -228,6 +231,10 @@ pub async fn stream(
                 operation.broke_off();
                 let cause =
                     ended.err().unwrap_or_else(|| "it has another length than the store said".to_owned());
+                if let ServerSession::H1(h1) = downstream {
+                    // As much as there is of it arrives, and then the end of the connection, before that of the object.
+                    let _ = tokio::time::timeout(LINGER, h1.shutdown()).await;
+                }
                 return Err(Broken::Store(cause));
             }
         };

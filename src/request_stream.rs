@@ -5,6 +5,9 @@
 //! reads through [`RequestStream`], which delivers the body whose length `head::check` found, to the byte, and keeps
 //! what comes behind it for the next request. After a 101 all bytes pass.
 //!
+//! While a file is sent, small writes are held back until a larger one follows, or until its sender has to wait: its
+//! head and first bytes go out with the rest, in one call instead of three.
+//!
 //! Bodies are not decoded here, and not limited: that is pingora's and the gateway's. HTTP/2 does not come this way.
 
 use std::io;
@@ -32,6 +35,9 @@ use crate::head::BodyLength;
 /// How much is read at a time of what arrives early.
 const EARLY_READ: usize = 1024;
 
+/// So much is held back.
+const HELD: usize = 8192;
+
 /// A client connection that ends, for its reader, where the request in hand ends.
 #[derive(Debug)]
 pub struct RequestStream {
@@ -43,6 +49,9 @@ pub struct RequestStream {
     most_ahead: usize,
     /// The request became a tunnel. Set by the gateway while pingora holds the stream.
     tunnel: AtomicBool,
+    /// Small writes are held back. Set by the gateway while pingora holds the stream.
+    holding: AtomicBool,
+    held: BytesMut,
 }
 
 /// What is still to come of the body.
@@ -60,11 +69,27 @@ pub fn open_tunnel(session: &ServerSession) {
     }
 }
 
+/// From now on, and until the next request, small writes wait for a larger one, for a flush (every response ends with
+/// one), or for a read: who listens for the client has nothing to send.
+pub fn hold_small_writes(session: &ServerSession) {
+    let stream = session.stream().and_then(|stream| (**stream).as_any().downcast_ref::<RequestStream>());
+    if let Some(stream) = stream {
+        stream.holding.store(true, Ordering::Relaxed);
+    }
+}
+
 impl RequestStream {
     /// `most_ahead`: about how many bytes of further requests are kept while one runs.
     pub fn new(connection: Stream, most_ahead: usize) -> Self {
-        let (body, ahead, tunnel) = (Body::Bytes(0), BytesMut::new(), AtomicBool::new(false));
-        Self { connection, body, ahead, most_ahead, tunnel }
+        Self {
+            connection,
+            body: Body::Bytes(0),
+            ahead: BytesMut::new(),
+            most_ahead,
+            tunnel: AtomicBool::new(false),
+            holding: AtomicBool::new(false),
+            held: BytesMut::new(),
+        }
     }
 
     /// The stream as pingora gives it back, when the request was read to its end and the next one may begin.
@@ -99,6 +124,7 @@ impl RequestStream {
         arrived: &mut BytesMut,
         head: usize,
     ) -> Result<(), Malformed> {
+        *self.holding.get_mut() = false;
         self.body = Body::new(length);
         let end = head + self.body.take(&arrived[head..])?;
         // Splitting costs an allocation, and mostly nothing is behind the request.
@@ -106,6 +132,35 @@ impl RequestStream {
             self.ahead = arrived.split_off(end);
         }
         Ok(())
+    }
+
+    /// Sends what is held back.
+    fn poll_held(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.held.is_empty() {
+            let sent = ready!(Pin::new(&mut self.connection).poll_write(cx, &self.held))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.held.advance(sent);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Sends what is held back together with some of `buf`; how much of `buf` went.
+    fn poll_both(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        while !self.held.is_empty() {
+            let both = [io::IoSlice::new(&self.held), io::IoSlice::new(buf)];
+            let sent = ready!(Pin::new(&mut self.connection).poll_write_vectored(cx, &both))?;
+            if sent == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            let of_held = sent.min(self.held.len());
+            self.held.advance(of_held);
+            if sent > of_held {
+                return Poll::Ready(Ok(sent - of_held));
+            }
+        }
+        Pin::new(&mut self.connection).poll_write(cx, buf)
     }
 
     fn poll_body(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -128,6 +183,10 @@ impl RequestStream {
     /// the request. Behind a malformed body, which was reported when it was read, what comes is thrown away, so that
     /// the client gets to read its answer.
     fn poll_behind(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if *self.holding.get_mut() {
+            // Whether it can be sent or not: that the client is gone is read all the same.
+            let _ = Pin::new(&mut *self).poll_flush(cx)?;
+        }
         let broken = self.body.broken();
         let mut room = [MaybeUninit::uninit(); EARLY_READ];
         while broken || self.ahead.len() < self.most_ahead {
@@ -203,7 +262,19 @@ impl AsyncRead for RequestStream {
 
 impl AsyncWrite for RequestStream {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write(cx, buf)
+        let this = &mut *self;
+        if *this.holding.get_mut() && this.held.len() + buf.len() <= HELD {
+            this.held.extend_from_slice(buf);
+            return Poll::Ready(Ok(buf.len()));
+        }
+        if this.held.is_empty() {
+            return Pin::new(&mut this.connection).poll_write(cx, buf);
+        }
+        if this.connection.is_write_vectored() {
+            return this.poll_both(cx, buf);
+        }
+        ready!(this.poll_held(cx))?;
+        Pin::new(&mut this.connection).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -211,6 +282,7 @@ impl AsyncWrite for RequestStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_held(cx))?;
         Pin::new(&mut self.connection).poll_write_vectored(cx, bufs)
     }
 
@@ -219,10 +291,12 @@ impl AsyncWrite for RequestStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_held(cx))?;
         Pin::new(&mut self.connection).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_held(cx))?;
         Pin::new(&mut self.connection).poll_shutdown(cx)
     }
 }
@@ -230,6 +304,8 @@ impl AsyncWrite for RequestStream {
 #[async_trait]
 impl Shutdown for RequestStream {
     async fn shutdown(&mut self) {
+        // What is held back belongs to an answer that broke off: its client is to see as much as there is of it.
+        let _ = std::future::poll_fn(|cx| self.poll_held(cx)).await;
         Shutdown::shutdown(&mut *self.connection).await;
     }
 }

@@ -140,3 +140,65 @@ async fn a_tunnel_has_every_byte_in_order() {
     assert_eq!(read(&mut stream, 100).await.unwrap().unwrap(), b"\x81\x05hello");
     assert!(RequestStream::at_end(Box::new(stream)).is_none());
 }
+
+/// What has arrived at the client by now.
+async fn arrived(client: &mut DuplexStream) -> String {
+    let mut bytes = Vec::new();
+    let mut room = [0; 1 << 16];
+    unconstrained(poll_fn(|cx| {
+        let mut buf = ReadBuf::new(&mut room);
+        match Pin::new(&mut *client).poll_read(cx, &mut buf) {
+            Poll::Ready(_) => bytes.extend_from_slice(buf.filled()),
+            Poll::Pending => {}
+        }
+        Poll::Ready(())
+    }))
+    .await;
+    String::from_utf8(bytes).unwrap()
+}
+
+#[tokio::test]
+async fn small_writes_wait_for_a_larger_one_or_a_flush() {
+    let (mut stream, _, mut client) = request(BodyLength::None, "");
+    stream.write_all(b"at once ").await.unwrap();
+    assert_eq!(arrived(&mut client).await, "at once ");
+    *stream.holding.get_mut() = true;
+    stream.write_all(b"head ").await.unwrap();
+    stream.write_all(b"body ").await.unwrap();
+    assert_eq!(arrived(&mut client).await, "");
+    let large = "x".repeat(HELD);
+    stream.write_all(large.as_bytes()).await.unwrap();
+    assert_eq!(arrived(&mut client).await, format!("head body {large}"));
+    stream.write_all(b"end").await.unwrap();
+    stream.flush().await.unwrap();
+    assert_eq!(arrived(&mut client).await, "end");
+    stream.write_all(b"held").await.unwrap();
+    *stream.holding.get_mut() = false;
+    stream.write_all(b", then not").await.unwrap();
+    assert_eq!(arrived(&mut client).await, "held, then not");
+    *stream.holding.get_mut() = true;
+    stream.write_all(b"last").await.unwrap();
+    AsyncWriteExt::shutdown(&mut stream).await.unwrap();
+    assert_eq!(arrived(&mut client).await, "last");
+}
+
+#[tokio::test]
+async fn what_is_held_is_sent_in_order_however_little_fits() {
+    for room in [1, 2, 7, 4095, 4097] {
+        let (mut client, server) = duplex(room);
+        let mut stream = RequestStream::new(Box::new(server), AHEAD);
+        *stream.holding.get_mut() = true;
+        let sent: Vec<u8> = (0..30_000_u32).map(|n| (n % 251) as u8).collect();
+        let all = sent.clone();
+        let writer = tokio::spawn(async move {
+            for piece in all.chunks(5).take(200).chain(all[1000..].chunks(9_000)) {
+                stream.write_all(piece).await.unwrap();
+            }
+            stream.flush().await.unwrap();
+        });
+        let mut received = Vec::new();
+        client.read_to_end(&mut received).await.unwrap();
+        writer.await.unwrap();
+        assert!(received == sent, "{room}");
+    }
+}

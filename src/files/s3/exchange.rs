@@ -213,7 +213,11 @@ impl Exchange {
             .ok_or_else(|| FileError::Unreachable("the name of S3 is not resolved".into()))?;
         let mut peer = self.peer.clone();
         peer._address = SocketAddr::Inet(address);
-        let (mut session, reused) = self.connector.get_http_session(&peer).await.map_err(|e| broken(&e))?;
+        let (mut session, reused) = match self.connector.reused_http_session(&peer).await {
+            Some(session) => (session, true),
+            // What it takes to connect, with TLS, is 9 kB: on the heap, or every request would carry room for it.
+            None => Box::pin(self.connector.get_http_session(&peer)).await.map_err(|e| broken(&e))?,
+        };
         session.read_timeout = peer.options.read_timeout;
         session.write_timeout = peer.options.write_timeout;
         Ok((session, peer, reused))
