@@ -31,7 +31,7 @@ use crate::observed::Observed;
 use crate::passwords::Hasher;
 use crate::store::{LoginThrottle, RateLimits, RefreshPolicy, Sessions, Users};
 use crate::tokens::{
-    DeviceCookies, Issuers, Mint, RefreshTokens, Revocations, ShareLinks, SigningKeys, Verifier,
+    DeviceCookies, FileTokens, Issuers, Mint, RefreshTokens, Revocations, SigningKeys, Verifier,
 };
 use crate::upstream::Upstream;
 
@@ -126,9 +126,9 @@ pub fn run(config: &Config) -> Result<(), StartError> {
         None => None,
     };
     let file_stores = runtime.block_on(FileStores::open(config, &metrics, runtime.handle()))?;
-    let share_links = Arc::new(ShareLinks::load_or_create(&config.server.data_dir)?);
-    let links = Links::new(share_links.clone(), sessions.clone(), tokens.revocations.clone());
-    let table = routes(config, &upstreams, &file_stores, &share_links, &metrics, rate_limits)?;
+    let file_tokens = Arc::new(FileTokens::load_or_create(&config.server.data_dir)?);
+    let links = Links::new(file_tokens.clone(), sessions.clone(), tokens.revocations.clone());
+    let table = routes(config, &upstreams, &file_stores, &file_tokens, &metrics, rate_limits)?;
     let identity_headers = Arc::new(IdentityHeaders::new(&config.identity.headers));
     let authenticator = Arc::new(Authenticator::new(
         tokens.verifier.clone(),

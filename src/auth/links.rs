@@ -6,16 +6,16 @@ use super::Authenticated;
 use crate::clock::Timestamp;
 use crate::fault::Fault;
 use crate::store::{Family, FamilyState, Sessions};
-use crate::tokens::{Revocations, ShareLinks};
+use crate::tokens::{FileTokens, Revocations};
 
 pub struct Links {
-    tokens: Arc<ShareLinks>,
+    tokens: Arc<FileTokens>,
     sessions: Arc<dyn Sessions>,
     revocations: Arc<Revocations>,
 }
 
 impl Links {
-    pub fn new(tokens: Arc<ShareLinks>, sessions: Arc<dyn Sessions>, revocations: Arc<Revocations>) -> Self {
+    pub fn new(tokens: Arc<FileTokens>, sessions: Arc<dyn Sessions>, revocations: Arc<Revocations>) -> Self {
         Self { tokens, sessions, revocations }
     }
 
@@ -34,7 +34,7 @@ impl Links {
         now: Timestamp,
     ) -> Result<Authenticated, Fault> {
         let refused = |cause| Err(Fault::invalid_share_link(cause));
-        let Some(grant) = self.tokens.decode(token, store, path, now) else {
+        let Some(grant) = self.tokens.read_link(token, store, path, now) else {
             return refused("not a link of ours, or expired");
         };
         let live = self.sessions.list(&grant.user, now).await?;

@@ -17,7 +17,7 @@ use crate::metrics::Metrics;
 use crate::route::{CleanPath, Host, NoMatch};
 use crate::server::{self, FileStores, StartError};
 use crate::target::{Route, Target};
-use crate::tokens::{Claims, ShareLinks};
+use crate::tokens::{Claims, FileTokens};
 
 #[derive(Args)]
 pub struct Explain {
@@ -75,8 +75,8 @@ impl Explain {
         );
         let metrics = Metrics::new()?;
         let files = block_on(async { FileStores::open(config, &metrics, &Handle::current()).await })?;
-        let links = Arc::new(ShareLinks::ephemeral()?);
-        let routes = server::routes(config, &upstreams, &files, &links, &metrics, None)?;
+        let file_tokens = Arc::new(FileTokens::ephemeral()?);
+        let routes = server::routes(config, &upstreams, &files, &file_tokens, &metrics, None)?;
         let route = match routes.find(&host, &path, &self.method) {
             Ok(route) => route.clone(),
             Err(NoMatch::NotFound) => {

@@ -5,15 +5,12 @@ use serde::Serialize;
 
 use super::error::FileError;
 use super::meter::{Kind, Operation};
-use super::plan::{IfRange, Plan, cursor};
+use super::plan::{IfRange, Plan};
 use super::store::{Content, Entry, Found, Object, Read, Write};
 use super::{Answer, Download, Files};
 use crate::fault::Fault;
 use crate::files::key::ObjectKey;
 use crate::reply::Reply;
-
-/// Behind everything below a folder, in the order of keys.
-const LAST: char = '\u{10ffff}';
 
 #[derive(Serialize)]
 struct Listing<'p> {
@@ -71,7 +68,11 @@ impl Files {
             Plan::List { prefix, list } => {
                 let page = self.store.backend.list(&list).await.map_err(|e| failed(&mut operation, e))?;
                 operation.answered();
-                let next = page.entries.last().filter(|_| page.more).map(|last| after(last, &prefix));
+                let cursor = |next: &String| {
+                    let cursor = self.tokens.cursor(next, &self.store.name, &list.prefix, list.folders);
+                    cursor.ok_or_else(|| Fault::internal("a place in a listing that is no cursor"))
+                };
+                let next = page.next.as_ref().map(cursor).transpose()?;
                 Reply::json(200, &listing(&page.entries, &prefix, next))?
             }
             Plan::Share(share) => self.share(share, content).await?,
@@ -143,15 +144,6 @@ impl Files {
 fn failed(operation: &mut Operation, e: FileError) -> Fault {
     operation.failed(&e);
     e.into()
-}
-
-/// The cursor behind `entry`.
-fn after(entry: &Entry, prefix: &str) -> String {
-    let name = entry.key().strip_prefix(prefix).unwrap_or_default();
-    match entry {
-        Entry::Object { .. } => cursor(name),
-        Entry::Folder { .. } => cursor(&format!("{name}{LAST}")),
-    }
 }
 
 fn listing<'p>(entries: &'p [Entry], prefix: &str, next_cursor: Option<String>) -> Listing<'p> {

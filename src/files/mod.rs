@@ -37,7 +37,7 @@ use self::usage::Usages;
 use crate::config;
 use crate::metrics::Metrics;
 use crate::reply::Reply;
-use crate::tokens::{Claims, ShareGrant, ShareLinks};
+use crate::tokens::{Claims, FileTokens, ShareGrant};
 
 pub use plan::Plan;
 
@@ -61,7 +61,7 @@ pub struct Files {
     root: String,
     headers: RouteHeaders,
     store: Arc<Store>,
-    links: Arc<ShareLinks>,
+    tokens: Arc<FileTokens>,
     meters: Meters,
 }
 
@@ -105,13 +105,13 @@ impl Files {
         root: &str,
         needs_token: bool,
         store: Arc<Store>,
-        links: Arc<ShareLinks>,
+        tokens: Arc<FileTokens>,
         metrics: &Metrics,
     ) -> Self {
         let root = root.strip_suffix('/').unwrap_or(root).to_owned();
         let meters = Meters::new(&store.name, metrics);
         let headers = RouteHeaders::new(&policy.cache_control, needs_token);
-        Self { policy: policy.clone(), root, headers, store, links, meters }
+        Self { policy: policy.clone(), root, headers, store, tokens, meters }
     }
 
     pub fn store_name(&self) -> &str {

@@ -1,8 +1,6 @@
 //! What a request asks for: whose file, which one, under what conditions. Everything that can be refused without the store
 //! is refused here.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 
@@ -225,22 +223,17 @@ impl Files {
             Some(Ok(limit)) if (1..=MAX_PAGE).contains(&limit) => limit,
             Some(_) => return Err(invalid("limit is a number from 1 to 1000.")),
         };
-        let after = match query.cursor.as_deref() {
+        let below = [prefix.as_str(), &folder].concat();
+        let from = match query.cursor.as_deref() {
             None => None,
             Some(cursor) => {
-                let name = read_cursor(cursor).filter(|name| name.starts_with(&folder));
-                Some(name.ok_or_else(|| {
-                    invalid("The cursor is not one of this folder: take it from next_cursor.")
+                let from = self.tokens.read_cursor(cursor, &self.store.name, &below, folders);
+                Some(from.ok_or_else(|| {
+                    invalid("The cursor is not one of this listing: take it from next_cursor.")
                 })?)
             }
         };
-        let list = List {
-            after: after.map(|name| [prefix.as_str(), &name].concat()),
-            prefix: [prefix.as_str(), &folder].concat(),
-            folders,
-            limit,
-        };
-        Ok(Plan::List { prefix, list })
+        Ok(Plan::List { prefix, list: List { prefix: below, from, folders, limit } })
     }
 
     fn plan_share(&self, request: &Request<'_>, query: &Query<'_>, rest: &str) -> Result<Plan, Fault> {
@@ -357,21 +350,6 @@ impl IfRange {
             _ => None,
         }
     }
-}
-
-/// The cursor behind an entry whose name below the caller's prefix is `name`.
-pub fn cursor(name: &str) -> String {
-    // Never empty, also where the name is.
-    URL_SAFE_NO_PAD.encode(format!("/{name}"))
-}
-
-fn read_cursor(cursor: &str) -> Option<String> {
-    if cursor.len() > 2 * key::MAX_KEY_BYTES {
-        return None;
-    }
-    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(cursor).ok()?).ok()?;
-    // Objects that others stored may have names that no path has. Nothing they lead to is outside the prefix.
-    text.strip_prefix('/').filter(|name| !name.contains('\0')).map(str::to_owned)
 }
 
 /// Several fields of one name are one list (RFC 9110 section 5.3).

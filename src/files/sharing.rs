@@ -91,7 +91,7 @@ impl Files {
             user: share.user,
             prefix: share.key.prefix().to_owned(),
         };
-        let token = self.links.encode(&grant, &self.store.name, &share.path);
+        let token = self.tokens.link(&grant, &self.store.name, &share.path);
         let token = token.ok_or_else(|| Fault::internal("a link that is too long"))?;
         let link = Link {
             url: format!("{}?share={token}", share.path),

@@ -152,8 +152,8 @@ pub trait Content: Send {
 pub struct List {
     /// Whole keys begin with it.
     pub prefix: String,
-    /// Only keys behind this one, a whole key.
-    pub after: Option<String>,
+    /// Where a page before said that this one begins.
+    pub from: Option<String>,
     /// Whether what lies below a further slash is shown as a folder.
     pub folders: bool,
     /// 1 to 1000.
@@ -163,8 +163,8 @@ pub struct List {
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     pub entries: Vec<Entry>,
-    /// Whether more follow.
-    pub more: bool,
+    /// Where the next page begins, in the store's own words; `None` when nothing follows.
+    pub next: Option<String>,
 }
 
 /// In the order of keys.

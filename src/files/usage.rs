@@ -225,7 +225,7 @@ impl Usage {
 
 async fn total(store: &dyn FileStore, prefix: &str) -> Result<Total, FileError> {
     let mut total = Total::default();
-    let mut list = List { prefix: prefix.to_owned(), after: None, folders: false, limit: 1000 };
+    let mut list = List { prefix: prefix.to_owned(), from: None, folders: false, limit: 1000 };
     loop {
         let page = store.list(&list).await?;
         for entry in &page.entries {
@@ -233,10 +233,10 @@ async fn total(store: &dyn FileStore, prefix: &str) -> Result<Total, FileError> 
                 total = total.plus(Total { bytes: *size, objects: 1 });
             }
         }
-        match page.entries.last() {
-            Some(last) if page.more => list.after = Some(last.key().to_owned()),
-            _ => return Ok(total),
+        if page.next.is_none() {
+            return Ok(total);
         }
+        list.from = page.next;
     }
 }
 

@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 use crate::route::{HostPattern, Methods, Pattern, Table};
 use crate::store::RateLimits;
 use crate::target::{HeaderEdits, Route, Routes, Target};
-use crate::tokens::ShareLinks;
+use crate::tokens::FileTokens;
 use crate::upstream::Upstream;
 
 /// Configured routes and endpoints, ready to run.
@@ -20,7 +20,7 @@ pub fn routes(
     config: &Config,
     upstreams: &BTreeMap<String, Arc<Upstream>>,
     files: &FileStores,
-    links: &Arc<ShareLinks>,
+    file_tokens: &Arc<FileTokens>,
     metrics: &Metrics,
     rate_limits: Option<Arc<dyn RateLimits>>,
 ) -> Result<Routes, StartError> {
@@ -38,9 +38,9 @@ pub fn routes(
                 let store =
                     store.ok_or_else(|| format!("no file store is called {:?}", files_policy.store))?;
                 let needs_token = policy.auth != AuthMode::None;
-                let (store, links) = (store.clone(), links.clone());
+                let (store, tokens) = (store.clone(), file_tokens.clone());
                 let root = policy.path.literal_prefix();
-                Target::Files(Box::new(Files::new(files_policy, root, needs_token, store, links, metrics)))
+                Target::Files(Box::new(Files::new(files_policy, root, needs_token, store, tokens, metrics)))
             }
             TargetConfig::Respond { status, body, content_type } => {
                 Target::respond(*status, body, content_type)

@@ -10,7 +10,7 @@
 //!   [`signing_keys`] keeps our own on disk and rotates them, [`issuers`] fetches those of others.
 //! * [`claims`] turns a verified payload into values of the right type, or refuses it.
 //! * [`verifier`] puts these together; [`cache`] remembers its results and [`revocations`] overrules both.
-//! * [`mint`] signs our access tokens; [`refresh`] makes refresh tokens and device cookies, [`share_links`] links to files.
+//! * [`mint`] signs our access tokens; [`refresh`] makes refresh tokens and device cookies, [`file_tokens`] links to files and cursors.
 //!
 //! Absent on purpose: encrypted tokens (JWE), the JSON serialisation, `none`, keys named by the token itself
 //! (`jwk`, `jku`, `x5u`, `x5c`), token introspection, route policy.
@@ -18,6 +18,7 @@
 pub mod cache;
 pub mod claims;
 mod fetch;
+pub mod file_tokens;
 pub mod issuers;
 pub mod json;
 pub mod jwks;
@@ -29,7 +30,6 @@ pub mod refresh;
 mod rejection;
 pub mod revocations;
 mod secret_files;
-pub mod share_links;
 pub mod signing_keys;
 #[cfg(test)]
 mod test_support;
@@ -37,6 +37,7 @@ pub mod verifier;
 
 pub use cache::{TokenCache, TokenDigest};
 pub use claims::Claims;
+pub use file_tokens::{FileTokens, ShareGrant, ShareMethod};
 pub use issuers::Issuers;
 pub use jws::{CompactJws, VerifiedJws, verify_signature};
 pub use keys::{Key, KeySet};
@@ -45,6 +46,5 @@ pub use refresh::{DeviceCookies, RefreshToken, RefreshTokens};
 pub use rejection::Rejection;
 pub use revocations::Revocations;
 pub use secret_files::SecretFileError;
-pub use share_links::{ShareGrant, ShareLinks, ShareMethod};
 pub use signing_keys::{KeyInfo, KeyRole, KeysError, OldKeys, PUBLISH_AHEAD, SigningKeys};
 pub use verifier::Verifier;

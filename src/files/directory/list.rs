@@ -22,13 +22,7 @@ const BEHIND: &str = "\u{10FFFF}";
 const SEARCHED: usize = 1000;
 
 pub fn list(root: &Root, list: &List, caller: &Caller) -> Result<Page, FileError> {
-    // Only a listing with folders goes on behind one. Nothing lies between a name and the same name with a NUL, which
-    // means no folder.
-    let after = list.after.as_deref().map(|after| match after.ends_with(BEHIND) && !list.folders {
-        true => format!("{after}\0"),
-        false => after.to_owned(),
-    });
-    let after = match Span::of(&list.prefix, after.as_deref()) {
+    let after = match Span::of(&list.prefix, list.from.as_deref()) {
         Span::Nothing => return Ok(Page::default()),
         Span::All => None,
         Span::After(rest) => Some(rest),
@@ -44,7 +38,12 @@ pub fn list(root: &Root, list: &List, caller: &Caller) -> Result<Page, FileError
     };
     let more = entries.len() > list.limit;
     entries.truncate(list.limit);
-    Ok(Page { entries, more })
+    let next = entries.last().filter(|_| more).map(|last| match last {
+        // Nothing lies between a name and the same name with a NUL, which means no folder.
+        Entry::Object { key, .. } => format!("{key}\0"),
+        Entry::Folder { prefix } => [prefix, BEHIND].concat(),
+    });
+    Ok(Page { entries, next })
 }
 
 /// The folder whose listing is asked for; `None` where there is none.

@@ -122,7 +122,7 @@ async fn an_upload_is_invisible_and_leaves_nothing_when_it_is_dropped() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         assert!(is_absent(&get(&store, "a/b", &Read::default()).await));
-        let all = List { prefix: String::new(), after: None, folders: false, limit: 10 };
+        let all = List { prefix: String::new(), from: None, folders: false, limit: 10 };
         assert!(store.list(&all).await.unwrap().entries.is_empty());
     };
     tokio::select! {
@@ -267,7 +267,7 @@ async fn the_folder_of_uploads_is_nobodys() {
     put(&store, "a/.portcullis-uploads/x", b"").await.unwrap();
     for (prefix, expected) in [("", 1), (".portcullis-uploads/", 0)] {
         for folders in [false, true] {
-            let list = List { prefix: prefix.into(), after: None, folders, limit: 10 };
+            let list = List { prefix: prefix.into(), from: None, folders, limit: 10 };
             assert_eq!(store.list(&list).await.unwrap().entries.len(), expected);
         }
     }
@@ -358,7 +358,7 @@ async fn a_key_may_have_hundreds_of_folders() {
     put(&store, &deep, b"deep").await.unwrap();
     assert_eq!(text(&store, &deep).await, "deep");
     for folders in [false, true] {
-        let list = List { prefix: String::new(), after: None, folders, limit: 1 };
+        let list = List { prefix: String::new(), from: None, folders, limit: 1 };
         let entries = store.list(&list).await.unwrap().entries;
         assert_eq!(entries[0].key(), if folders { "a/" } else { &deep });
     }

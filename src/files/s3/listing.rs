@@ -11,13 +11,14 @@ use crate::files::error::FileError;
 use crate::files::store::{Entry, List, Page};
 use crate::percent;
 
-/// One page. Its end is told by the last entry, not by S3's own token, which names the bucket's insides.
+/// One page. The next one begins at S3's own token: behind a key it would be the same with Amazon's, but not with every
+/// server that has its interface.
 pub async fn list(client: &Client, bucket: &str, list: &List) -> Result<Page, FileError> {
     let answer = client
         .list_objects_v2()
         .bucket(bucket)
         .prefix(&list.prefix)
-        .set_start_after(list.after.clone())
+        .set_continuation_token(list.from.clone())
         .set_delimiter(list.folders.then(|| "/".to_owned()))
         .set_max_keys(i32::try_from(list.limit).ok())
         // Keys may hold what XML cannot.
@@ -52,5 +53,12 @@ pub async fn list(client: &Client, bucket: &str, list: &List) -> Result<Page, Fi
     }
     // Servers differ in what a prefix is to them; what lies elsewhere is nobody's business here.
     entries.retain(|key, _| key.starts_with(&list.prefix));
-    Ok(Page { entries: entries.into_values().collect(), more: answer.is_truncated().unwrap_or(false) })
+    let next = match answer.is_truncated() {
+        Some(true) => {
+            let no_token = || FileError::Broken("a listing that goes on has no continuation token".into());
+            Some(answer.next_continuation_token().ok_or_else(no_token)?.to_owned())
+        }
+        _ => None,
+    };
+    Ok(Page { entries: entries.into_values().collect(), next })
 }
