@@ -32,7 +32,8 @@ def pages(site, account, folder="", **parameters):
         assert [entry["key"] for entry in page["objects"]] == in_order(entry["key"] for entry in page["objects"])
         assert page["folders"] == in_order(page["folders"])
         if page["next_cursor"] is None:
-            return found
+            # MinIO does not know that a full page was the last one.
+            return found[:-1] if site.stored.server == "minio" and found[-1] == [] and found[:-1] else found
         parameters["cursor"] = page["next_cursor"]
         assert len(found) < 3000, "a listing without an end"
 
