@@ -1,4 +1,4 @@
-"""Where a gateway's credentials for S3 come from: a container's endpoint and an STS, which hand out what a test tells them to."""
+"""Where a gateway's credentials for S3 come from: a container's endpoint, an STS and the metadata of an instance, which hand out what a test tells them to."""
 
 import json
 import threading
@@ -8,6 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 class Source:
     """An HTTP server on a port of its own, which `stop` and `start` keep."""
+
+    fields = {}
 
     def __init__(self, credentials=None):
         # `credentials()` gives those to hand out; `body` and `status` override the answer.
@@ -28,10 +30,12 @@ class Source:
                 self.send_response(source.status)
                 self.send_header("Content-Type", source.content_type)
                 self.send_header("Content-Length", str(len(body)))
+                for name, value in source.fields.items():
+                    self.send_header(name, value)
                 self.end_headers()
                 self.wfile.write(body)
 
-            do_POST = do_GET
+            do_POST = do_PUT = do_GET
 
             def log_message(self, *_):
                 pass
@@ -96,3 +100,31 @@ class Sts(Source):
             f"<AccessKeyId>{made.access_key}</AccessKeyId><SecretAccessKey>{made.secret_key}</SecretAccessKey><SessionToken>{made.session_token}</SessionToken>"
             f"<Expiration>{made.expires.strftime('%Y-%m-%dT%H:%M:%SZ')}</Expiration></Credentials></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
         ).encode()
+
+
+class Instance(Source):
+    """The metadata service of an EC2 instance with a role, version 2: everything needs the token that PUT gives."""
+
+    content_type, token, fields = "text/plain", "metadata-token-canary", {"x-aws-ec2-metadata-token-ttl-seconds": "21600"}
+    role = "/latest/meta-data/iam/security-credentials/"
+
+    def environment(self):
+        return {"AWS_EC2_METADATA_DISABLED": "", "AWS_EC2_METADATA_SERVICE_ENDPOINT": self.url}
+
+    def document(self, request):
+        path, headers, _ = request
+        headers = {name.lower(): value for name, value in headers.items()}
+        self.status = 200
+        if path == "/latest/api/token" and "x-aws-ec2-metadata-token-ttl-seconds" in headers:
+            return self.token.encode()
+        if headers.get("x-aws-ec2-metadata-token") != self.token:
+            self.status = 401
+        elif path == self.role:
+            return b"the-role"
+        elif path == f"{self.role}the-role":
+            made = self.credentials()
+            found = {"Code": "Success", "Type": "AWS-HMAC", "AccessKeyId": made.access_key, "SecretAccessKey": made.secret_key, "Token": made.session_token}
+            return json.dumps({**found, "LastUpdated": "2026-01-01T00:00:00Z", "Expiration": made.expires.strftime("%Y-%m-%dT%H:%M:%SZ")}).encode()
+        else:
+            self.status = 404
+        return b""

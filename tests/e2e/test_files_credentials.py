@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from conftest import Gateway, eventually
-from credential_sources import Container, Sts
+from credential_sources import Container, Instance, Sts
 from file_routes import Client, S3Files, code_of, files_route
 from s3 import Credentials, S3Server, s3_server
 from servers import in_parallel
@@ -179,6 +179,13 @@ def test_web_identity(sites, server, sources, tmp_path):
     assert source.requests and "web-identity-canary" not in site.log()
 
 
+def test_instance_role(sites, server, sources):
+    source = sources(Instance, lambda: server.temporary_credentials(900))
+    site = sites(source.environment())
+    assert site.works()
+    assert [path for path, _, _ in source.requests].count(f"{source.role}the-role") == 1 and "metadata-token-canary" not in site.log()
+
+
 def test_many_requests_fetch_them_once(sites, server, sources):
     """A hundred callers at the first moment are no hundred calls of the source."""
     source = sources(Container, lambda: server.temporary_credentials(900))
@@ -274,14 +281,15 @@ def running(site, until):
 
 
 @of_short_life
-@pytest.mark.parametrize("kind", [Container, Sts])
+@pytest.mark.parametrize("kind", [Container, Sts, Instance])
 def test_short_lived_ones_are_replaced_before_they_end(sites, server, sources, tmp_path, kind):
     """Of credentials that last 8 s three generations pass, and no request notices."""
-    source, file = sources(kind, lambda: server.temporary_credentials(8)), tmp_path / "token"
+    made = []
+    source, file = sources(kind, lambda: made.append(server.temporary_credentials(8)) or made[-1]), tmp_path / "token"
     file.write_text("token")
     source.tokens = ("token",)
     site = sites(source.environment(file) if kind is Sts else source.environment())
-    assert running(site, lambda: len(source.requests) >= 4) == []
+    assert running(site, lambda: len(made) >= 4) == []
 
 
 @of_short_life
