@@ -69,7 +69,7 @@ respond = {{ content_type = "text/html; charset=utf-8", body = '''{page}''' }}
     gateway.register(email)
     # crypto.subtle wants a secure context, which localhost is.
     done = subprocess.run(
-        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync",
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync",
          "--disable-component-update", f"--user-data-dir={tmp_path}/profile", "--virtual-time-budget=60000", "--timeout=60000", "--dump-dom",
          f"http://localhost:{gateway.port}/page"],
         capture_output=True, text=True, timeout=120)

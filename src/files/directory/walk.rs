@@ -108,6 +108,14 @@ impl Root {
         }
     }
 
+    /// The same, if it is there.
+    pub fn uploads_so_far(&self) -> Result<Option<OwnedFd>, Errno> {
+        match open_folder(&self.folder, UPLOADS) {
+            Err(Errno::NOENT) => Ok(None),
+            opened => opened.map(Some),
+        }
+    }
+
     /// # Errors
     /// The root is not where it was, or cannot be reached.
     pub fn check(&self) -> Result<(), FileError> {
@@ -117,11 +125,8 @@ impl Root {
         if (ours.st_dev, ours.st_ino) != (there.st_dev, there.st_ino) {
             return Err(FileError::Broken("the root was replaced by another folder".to_owned()));
         }
-        match open_folder(&self.folder, UPLOADS) {
-            // Made again by the next upload.
-            Ok(_) | Err(Errno::NOENT) => Ok(()),
-            Err(e) => Err(failed("opening the folder of uploads", e)),
-        }
+        // Where it is missing, the next upload makes it.
+        self.uploads_so_far().map(drop).map_err(|e| failed("opening the folder of uploads", e))
     }
 
     fn start(&self) -> Result<OwnedFd, Errno> {

@@ -201,7 +201,7 @@ impl Drop for Upload {
 
 /// Removes what processes that were killed have left behind.
 pub fn remove_forgotten(root: &Root, now: Timestamp) -> Result<(), Errno> {
-    let folder = root.uploads()?;
+    let Some(folder) = root.uploads_so_far()? else { return Ok(()) };
     let mut entries = Dir::read_from(&folder)?;
     while let Some(entry) = entries.read() {
         let entry = entry?;

@@ -289,8 +289,10 @@ async fn the_folder_of_uploads_is_nobodys() {
 
 #[tokio::test]
 async fn what_killed_processes_left_goes_after_a_day() {
-    let (root, _store) = store();
+    let (root, store) = store();
     let folder = root.path().join(walk::UPLOADS);
+    assert!(!folder.exists(), "opening a store makes nothing");
+    put(&store, "x", b"").await.unwrap();
     for (name, hours) in [("old", 25), ("young", 23), ("new", 0)] {
         let file = fs::File::create(folder.join(name)).unwrap();
         file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
