@@ -103,6 +103,9 @@ def test_c(world, fault: Fault, observations):
         after_a_loss(world, fault)
     elif fault.down:
         cell["recovery"] = max(max(back) - end, 0)
+    if fault.down:
+        # A line is read here a little after it was written.
+        eventually(lambda: all(back for _, back in logged(world, fault).values()), 10, "every part being reported to be back")
     describe(cell, watch, fault, start, end, logged(world, fault))
     observations.append(cell)
     verdict(world, fault, watch, cell, start, end)
