@@ -148,6 +148,24 @@ def test_s3_ends_in_the_middle_of_an_object(site, how, size):
     assert site.cause(before)
 
 
+@pytest.mark.parametrize("size", [0, 1, 10])
+def test_what_has_come_is_sent_while_the_rest_is_waited_for(site, size):
+    """Small pieces wait for others only as long as S3 has them at hand: here it sends no more before the client has these."""
+    received = threading.Event()
+
+    def script(request):
+        request.send(head(200, f"ETag: {ETAG}", length=20) + OBJECT[:size])
+        received.wait(10)
+        request.send(OBJECT[size:])
+
+    site.fake.script = script
+    with Wire(site.gateway.port, timeout=30) as wire:
+        wire.send(get("/files/x", "localhost", site.bearer))
+        assert wire.head().status == 200 and wire.take(size) == OBJECT[:size]
+        received.set()
+        assert wire.take(20 - size) == OBJECT[size:]
+
+
 def test_the_access_log_says_that_an_object_broke_off(site):
     """The status went out before: only the code tells a whole answer from half of one."""
     def script(request):
