@@ -70,9 +70,11 @@ impl Files {
                 operation.answered();
                 let cursor = |next: &String| {
                     let cursor = self.tokens.cursor(next, &self.store.name, &list.prefix, list.folders);
-                    cursor.ok_or_else(|| Fault::internal("a place in a listing that is no cursor"))
+                    cursor
+                        .ok_or_else(|| FileError::Broken("where a listing goes on is too long to say".into()))
                 };
-                let next = page.next.as_ref().map(cursor).transpose()?;
+                let next =
+                    page.next.as_ref().map(cursor).transpose().map_err(|e| failed(&mut operation, e))?;
                 Reply::json(200, &listing(&page.entries, &prefix, next))?
             }
             Plan::Share(share) => self.share(share, content).await?,

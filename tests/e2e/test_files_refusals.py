@@ -7,6 +7,7 @@ import pytest
 from conftest import eventually, serving
 from fake_s3 import ACCESS_KEY, BUCKET, ETAG, OBJECT, WORDS, FakeS3, always, an_object, answer, error, good, head, listing, then_close
 from file_routes import Client, code_of, files_route
+from forge import unb64u
 from wire import Wire, get
 
 CONFIG = """
@@ -214,6 +215,21 @@ def test_s3_lists_garbage(site, body):
     status, _, content = site.ask("GET", "?list")
     assert status in (200, 502) and b"root:" not in content, content
     assert status == 502 or json.loads(content)["objects"] == []
+
+
+@pytest.mark.parametrize("token, expected", [("", BROKEN), ("<NextContinuationToken>canary</NextContinuationToken>", 200), (f"<NextContinuationToken>{'x' * 5000}</NextContinuationToken>", BROKEN)])
+def test_s3_says_that_more_follows(site, token, expected):
+    """Without saying where, a part would pass for the whole. What it says of the place is not shown."""
+    more = listing(f"users/{site.account.id}/x").split(b"\r\n\r\n", 1)[1].replace(b"<IsTruncated>false</IsTruncated>", f"<IsTruncated>true</IsTruncated>{token}".encode())
+    site.fake.script = always(answer(200, more, "Content-Type: application/xml"))
+    status, _, content = site.ask("GET", "?list")
+    if expected != 200:
+        assert (status, code_of(content)) == expected
+        return
+    cursor = json.loads(content)["next_cursor"]
+    assert status == 200 and b"canary" not in unb64u(cursor) and "canary" not in cursor
+    site.ask("GET", f"?list&cursor={cursor}")
+    assert "continuation-token=canary" in site.fake.requests[-1].query
 
 
 def test_s3_lists_what_it_was_not_asked_for(site):
