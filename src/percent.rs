@@ -1,18 +1,24 @@
 //! Percent-encoding (RFC 3986 section 2.1), strictly: a percent sign begins an escape, or the text is malformed.
 //!
-//! Not for paths of requests: `route::CleanPath` has more to say about those.
+//! Paths of requests are decoded by `route::CleanPath`, which has more to say about those.
 
 /// Appends `bytes`, those that are not `plain` as escapes with upper-case digits.
 pub fn encode(out: &mut String, bytes: &[u8], plain: impl Fn(u8) -> bool) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for &b in bytes {
         if plain(b) {
             out.push(char::from(b));
         } else {
-            let digit = |n: u8| char::from(DIGITS[usize::from(n)]);
-            out.extend(['%', digit(b >> 4), digit(b & 15)]);
+            escape(out, b);
         }
     }
+}
+
+/// Appends `b` as an escape.
+pub fn escape(out: &mut String, b: u8) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    out.push('%');
+    out.push(char::from(DIGITS[usize::from(b >> 4)]));
+    out.push(char::from(DIGITS[usize::from(b & 15)]));
 }
 
 /// Decoded once; `None` for what is malformed, or not UTF-8 when it is decoded.

@@ -15,6 +15,7 @@ use serde_json::Value;
 
 use super::Identity;
 use crate::header_alias::{fold, reads_as};
+use crate::percent;
 use crate::tokens::Claims;
 
 /// The configured mapping from header to claim.
@@ -106,7 +107,6 @@ fn scalar(value: &Value) -> Option<String> {
 }
 
 fn encode(text: &str, out: &mut String, in_list: bool) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let last = text.len().saturating_sub(1);
     for (i, b) in text.bytes().enumerate() {
         match b {
@@ -115,11 +115,7 @@ fn encode(text: &str, out: &mut String, in_list: bool) {
             b' ' if i == 0 || i == last => out.push_str("%20"),
             b',' if in_list => out.push_str("%2C"),
             b' '..=b'~' => out.push(char::from(b)),
-            _ => {
-                out.push('%');
-                out.push(char::from(HEX[usize::from(b >> 4)]));
-                out.push(char::from(HEX[usize::from(b & 15)]));
-            }
+            _ => percent::escape(out, b),
         }
     }
 }

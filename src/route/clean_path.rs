@@ -4,7 +4,8 @@
 //! encoded slashes, controls, broken or non-UTF-8 escapes, and layers of encoding that hide one of these.
 //! What is left has one spelling. Nothing here is resolved or repaired: `/a/../b` is an error, not `/b`.
 
-use super::octets::{Class, class_of, escaped, push_escape};
+use super::octets::{Class, class_of, escaped};
+use crate::percent;
 
 /// Times a path may change by being decoded, the first included; deeper nesting is refused.
 const MAX_LAYERS: usize = 4;
@@ -87,7 +88,7 @@ impl CleanPath {
         for &b in &name {
             match class_of(b) {
                 Class::Plain | Class::Slash => text.push(b.into()),
-                _ => push_escape(&mut text, b),
+                _ => percent::escape(&mut text, b),
             }
         }
         let path_len = text.len();

@@ -62,11 +62,3 @@ fn hex(b: u8) -> Option<u8> {
         _ => None,
     }
 }
-
-/// Appends `b` percent-encoded, with upper-case digits (RFC 3986 section 2.1).
-pub(super) fn push_escape(out: &mut String, b: u8) {
-    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
-    out.push('%');
-    out.push(DIGITS[usize::from(b >> 4)].into());
-    out.push(DIGITS[usize::from(b & 15)].into());
-}

@@ -4,6 +4,7 @@
 //! matches, and two patterns are told apart segment by segment.
 
 use super::CleanPath;
+use crate::percent;
 
 /// What is wrong with a pattern, and what to write instead.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -185,7 +186,7 @@ fn parse_literal(piece: &str, last: bool) -> Result<String, PatternError> {
                 )));
             }
             c if c.is_ascii() && c != ' ' => encoded.push(c),
-            c => c.encode_utf8(&mut [0; 4]).bytes().for_each(|b| super::octets::push_escape(&mut encoded, b)),
+            c => c.encode_utf8(&mut [0; 4]).bytes().for_each(|b| percent::escape(&mut encoded, b)),
         }
     }
     match CleanPath::parse(format!("/{encoded}")) {

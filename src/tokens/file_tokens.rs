@@ -51,7 +51,7 @@ pub struct ShareGrant {
     pub prefix: String,
 }
 
-/// Makes and reads them.
+/// Makes and reads share links and cursors.
 pub struct FileTokens {
     key: RandomizedNonceKey,
 }
